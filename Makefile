@@ -21,7 +21,7 @@ BASE  := $(VENV)/.wavegen-base$(if $(TORCH),-torch-$(TORCH))
 DEV   := $(VENV)/.wavegen-dev$(if $(TORCH),-torch-$(TORCH))
 COST  := about 3 minutes and 6 GB (torch and its CUDA libraries); only the first time
 
-.PHONY: help demo test lint types tests wheel clean
+.PHONY: help demo test lint types tests wheel
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -63,6 +63,3 @@ $(BIN)/pip:
 	    echo "$(PYTHON) has no venv module: install it first" \
 	    "(Debian, Ubuntu: sudo apt install python3-venv), then run make again"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-
-clean:
-	rm -rf $(VENV) dist .pytest_cache .ruff_cache .mypy_cache .hypothesis demo.wav
