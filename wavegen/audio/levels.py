@@ -1,0 +1,75 @@
+"""Levels of a clip: offset, gain, trimming of silence, fades. Each is one step of `wavegen prepare`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wavegen.config import TrimConfig
+
+
+def remove_dc(waveform: np.ndarray) -> np.ndarray:
+    """Subtract the mean: float32 (T,) to float32 (T,)."""
+    mean = np.mean(waveform, dtype=np.float64)
+    centred: np.ndarray = (waveform - mean).astype(np.float32)
+    return centred
+
+
+def normalize_peak(waveform: np.ndarray, peak: float) -> tuple[np.ndarray, float]:
+    """Scale a clip so that its largest magnitude is `peak`.
+
+    Args:
+        waveform: float32 (T,), not all zero.
+        peak: wanted largest magnitude, in (0, 1].
+
+    Returns:
+        float32 (T,) and the gain it was multiplied by.
+
+    Raises:
+        ValueError: if the waveform is silent, because no gain exists then.
+    """
+    largest = float(np.max(np.abs(waveform))) if waveform.size else 0.0
+    if not largest > 0.0:
+        raise ValueError("a silent waveform cannot be normalised")
+    gain = peak / largest
+    scaled: np.ndarray = (waveform * np.float64(gain)).astype(np.float32)
+    return np.clip(scaled, -1.0, 1.0), gain
+
+
+def trim_bounds(waveform: np.ndarray, sample_rate: int, trim: TrimConfig) -> tuple[int, int]:
+    """Where a clip begins and ends once the silence at both ends is gone.
+
+    A frame is loud if its RMS exceeds `trim.threshold`; only whole frames are judged.
+
+        |..before..|LOUD| quiet |LOUD|....after....|
+        ^start                                     ^stop
+
+    Args:
+        waveform: float32 (T,), at the level the threshold is meant for.
+        sample_rate: Hz.
+        trim: threshold and margins.
+
+    Returns:
+        (start, stop) in samples; (0, T) if no frame is loud.
+    """
+    width = max(1, round(trim.frame_ms * sample_rate / 1000))
+    num_frames = len(waveform) // width
+    frames = waveform[: num_frames * width].reshape(num_frames, width)
+    power = np.einsum("ij,ij->i", frames, frames, dtype=np.float64) / width
+    loud = np.flatnonzero(power > trim.threshold**2)
+    if len(loud) == 0:
+        return 0, len(waveform)
+    start = int(loud[0]) * width - round(trim.keep_before_ms * sample_rate / 1000)
+    stop = (int(loud[-1]) + 1) * width + round(trim.keep_after_ms * sample_rate / 1000)
+    return max(0, start), min(len(waveform), stop)
+
+
+def fade(waveform: np.ndarray, sample_rate: int, fade_in_ms: float, fade_out_ms: float) -> np.ndarray:
+    """Ramp both ends linearly to zero; a fade takes at most half of the clip. float32 (T,) to float32 (T,)."""
+    faded: np.ndarray = np.array(waveform, dtype=np.float32)
+    num_in = min(round(fade_in_ms * sample_rate / 1000), len(faded) // 2)
+    num_out = min(round(fade_out_ms * sample_rate / 1000), len(faded) // 2)
+    if num_in:
+        faded[:num_in] *= np.linspace(0.0, 1.0, num_in, dtype=np.float32)
+    if num_out:
+        faded[-num_out:] *= np.linspace(1.0, 0.0, num_out, dtype=np.float32)
+    return faded

@@ -1,0 +1,106 @@
+"""Mu-law companding and quantisation: the codec `round255`.
+
+    encode(x) = floor((sign(x) ln(1 + mu |x|) / ln(1 + mu) + 1) / 2 * mu + 0.5),   mu = Q - 1
+
+Equal to torchaudio's `mu_law_encoding` on every 16-bit value. Seven other variants exist
+in the wild, so the codec's name travels with every store and every model.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+
+def encode(waveform: np.ndarray, quantization_channels: int = 256) -> np.ndarray:
+    """Compand and quantise a waveform to mu-law codes.
+
+    Args:
+        waveform: float (..., T), amplitude in [-1, 1].
+        quantization_channels: number of codes Q; mu is Q - 1.
+
+    Returns:
+        int64 (..., T) in [0, Q). Silence is Q // 2.
+
+    Raises:
+        ValueError: if a sample is not finite or lies outside [-1, 1].
+
+    Reference: WaveNet, section 2.2 (arXiv:1609.03499).
+    """
+    mu = _mu(quantization_channels)
+    # float64, so that a store does not depend on how a machine rounds float32 logarithms.
+    amplitude = np.asarray(waveform, dtype=np.float64)
+    peak = float(np.max(np.abs(amplitude))) if amplitude.size else 0.0
+    if not peak <= 1.0:
+        found = f"a peak of {peak:g}" if np.isfinite(peak) else "NaN or infinite samples"
+        raise ValueError(f"mu-law codes need finite samples in [-1, 1], found {found}; normalise the waveform first")
+    companded = np.sign(amplitude) * np.log1p(mu * np.abs(amplitude)) / np.log1p(mu)
+    codes: np.ndarray = np.floor((companded + 1.0) / 2.0 * mu + 0.5).astype(np.int64)
+    return codes
+
+
+def decode(codes: np.ndarray, quantization_channels: int = 256) -> np.ndarray:
+    """Turn mu-law codes back into a waveform; `encode(decode(c)) == c` for every code.
+
+    Args:
+        codes: integers (..., T) in [0, Q).
+        quantization_channels: number of codes Q.
+
+    Returns:
+        float32 (..., T) in [-1, 1].
+
+    Raises:
+        ValueError: if a code lies outside [0, Q).
+    """
+    codes = _checked(codes, quantization_channels)
+    waveform: np.ndarray = decode_table(quantization_channels)[codes]
+    return waveform
+
+
+def to_companded(codes: np.ndarray, quantization_channels: int = 256) -> np.ndarray:
+    """The companded amplitude of each code: what continuous models see.
+
+    Args:
+        codes: integers (..., T) in [0, Q).
+        quantization_channels: number of codes Q.
+
+    Returns:
+        float32 (..., T) in [-1, 1], equally spaced by 2 / (Q - 1).
+    """
+    codes = _checked(codes, quantization_channels)
+    companded: np.ndarray = (codes.astype(np.float64) * 2.0 / _mu(quantization_channels) - 1.0).astype(np.float32)
+    return companded
+
+
+def silence_code(quantization_channels: int = 256) -> int:
+    """The code of amplitude 0."""
+    _mu(quantization_channels)
+    return quantization_channels // 2
+
+
+@lru_cache(maxsize=8)
+def decode_table(quantization_channels: int = 256) -> np.ndarray:
+    """The amplitude of every code: float32 (Q,), increasing, read-only."""
+    mu = _mu(quantization_channels)
+    companded = np.arange(quantization_channels, dtype=np.float64) * 2.0 / mu - 1.0
+    amplitude = np.sign(companded) * np.expm1(np.abs(companded) * np.log1p(mu)) / mu
+    table: np.ndarray = np.clip(amplitude, -1.0, 1.0).astype(np.float32)
+    table.flags.writeable = False
+    return table
+
+
+def _mu(quantization_channels: int) -> int:
+    if not 2 <= quantization_channels <= 65536:
+        raise ValueError(f"quantization_channels must lie in [2, 65536], found {quantization_channels}")
+    return int(quantization_channels) - 1
+
+
+def _checked(codes: np.ndarray, quantization_channels: int) -> np.ndarray:
+    _mu(quantization_channels)
+    codes = np.asarray(codes)
+    if not np.issubdtype(codes.dtype, np.integer):
+        raise ValueError(f"codes must be integers, found {codes.dtype}")
+    if codes.size and not 0 <= int(codes.min()) <= int(codes.max()) < quantization_channels:
+        raise ValueError(f"codes must lie in [0, {quantization_channels}), found {codes.min()} to {codes.max()}")
+    return codes
