@@ -1,0 +1,5 @@
+"""`python -m wavegen` is the `wavegen` command."""
+
+from wavegen.cli import main
+
+main()

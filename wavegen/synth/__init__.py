@@ -1,0 +1,8 @@
+"""From a model to audio: the Python door of wavegen."""
+
+from __future__ import annotations
+
+from wavegen.synth.plan import Plan, Request
+from wavegen.synth.synthesizer import AudioChunk, Report, Synthesizer, load
+
+__all__ = ["AudioChunk", "Plan", "Report", "Request", "Synthesizer", "load"]

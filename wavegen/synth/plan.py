@@ -1,0 +1,151 @@
+"""What is to be spoken: a request as the user wrote it, a plan as the engine needs it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+from wavegen.config import ModelFolder
+from wavegen.engines import uniform
+from wavegen.errors import ConfigError
+
+TAIL_SECONDS = 0.06  # spoken after the intended length, so that a clip ends by itself
+PAUSE_SECONDS = 0.08  # of silence between the labels of a sequence
+MAX_SECONDS = 24 * 3600.0
+LABEL_STREAM = 2**32  # the k-th label of clip i draws from stream i + k * LABEL_STREAM
+LENGTH_STREAM = 2**63  # streams from here on draw lengths, those below draw samples
+
+
+@dataclass(frozen=True)
+class Request:
+    """One clip as a user asks for it.
+
+    Attributes:
+        label: what is said; a sequence of labels is said one after the other. None for a model
+            without labels.
+        speaker: None for a model without speakers.
+        seconds: intended length (of each label); None draws a usual one.
+        seed: in [0, 2**64); the same request gives the same samples.
+        clip: number of the clip; clips of one seed differ by it and by nothing else.
+        temperature: above 0; below 1 is safer and duller.
+        min_p: in [0, 1); codes less likely than this share of the likeliest are never drawn.
+    """
+
+    label: str | int | Sequence[str | int] | None = None
+    speaker: str | int | None = None
+    seconds: float | None = None
+    seed: int = 0
+    clip: int = 0
+    temperature: float = 1.0
+    min_p: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One label of one clip, checked and measured: a row of an engine's batch."""
+
+    label: str | None
+    speaker: str | None
+    label_id: int | None
+    speaker_id: int | None
+    intended_samples: int  # drives the progress clock
+    num_samples: int  # intended_samples and the tail
+    seed: int
+    stream: int
+    temperature: float
+    min_p: float
+
+
+def plan_clip(request: Request, spec: ModelFolder) -> tuple[Plan, ...]:
+    """The labels of one clip in the order they are spoken.
+
+    The intended length of a label is `request.seconds`, or else lies between the quartiles of the
+    label's and speaker's training clips, drawn by (seed, clip). A model with a progress clock is
+    given `TAIL_SECONDS` more, in which it ends.
+
+    Raises:
+        ConfigError: a label or speaker the model lacks, or needs and was not given; a value out of
+            range.
+    """
+    _check(request)
+    labels = _labels(request.label, spec)
+    speaker = _speaker(request.speaker, spec)
+    return tuple(_plan_label(request, spec, label, speaker, place) for place, label in enumerate(labels))
+
+
+def pause_samples(spec: ModelFolder) -> int:
+    """Samples of silence between two labels of a sequence."""
+    return round(PAUSE_SECONDS * spec.audio.sample_rate)
+
+
+def clip_samples(plans: Sequence[Plan], spec: ModelFolder) -> int:
+    """Length of a whole clip, pauses included."""
+    return sum(plan.num_samples for plan in plans) + pause_samples(spec) * (len(plans) - 1)
+
+
+def _plan_label(request: Request, spec: ModelFolder, label: str | None, speaker: str | None, place: int) -> Plan:
+    vocabulary, conditioning = spec.vocabulary, spec.model.conditioning
+    label_id = None if label is None else vocabulary.label_id(label)
+    speaker_id = None if speaker is None else vocabulary.speaker_id(speaker)
+    stream = request.clip + place * LABEL_STREAM
+    if request.seconds is not None:
+        intended = round(request.seconds * spec.audio.sample_rate)
+    else:
+        intended = _usual_samples(spec, label_id, speaker_id, request.seed, stream)
+    tail = round(TAIL_SECONDS * spec.audio.sample_rate) if conditioning.progress_steps else 0
+    if intended < 1:
+        raise ConfigError(f"seconds is {request.seconds}, less than one sample at {spec.audio.sample_rate} Hz")
+    return Plan(label, speaker, label_id, speaker_id, intended, intended + tail, request.seed, stream,
+                float(request.temperature), float(request.min_p))
+
+
+def _usual_samples(spec: ModelFolder, label_id: int | None, speaker_id: int | None, seed: int, stream: int) -> int:
+    durations = spec.vocabulary.durations
+    if not durations:
+        raise ConfigError(f'model "{spec.name}" knows no usual length; say how many seconds')
+    # A model may be told less than its vocabulary names: then the durations have one row or column.
+    by_speaker = durations[label_id or 0 if len(durations) > 1 else 0]
+    shortest, _, longest = by_speaker[speaker_id or 0 if len(by_speaker) > 1 else 0]
+    share = float(uniform(seed, LENGTH_STREAM + stream, 0))
+    return max(1, min(longest, shortest + int(share * (longest - shortest + 1))))
+
+
+def _labels(label: str | int | Sequence[str | int] | None, spec: ModelFolder) -> list[str | None]:
+    known = spec.vocabulary.labels
+    if not spec.model.conditioning.label:
+        if label is not None:
+            raise ConfigError(f'model "{spec.name}" has no labels, found label "{label}"; leave it out')
+        return [None]
+    if label is None or (not isinstance(label, (str, int)) and len(label) == 0):
+        raise ConfigError(f'model "{spec.name}" needs a label: one of {", ".join(known)}')
+    given = [label] if isinstance(label, (str, int)) else list(label)
+    return [known[spec.vocabulary.label_id(name)] for name in given]
+
+
+def _speaker(speaker: str | int | None, spec: ModelFolder) -> str | None:
+    known = spec.vocabulary.speakers
+    if not spec.model.conditioning.speaker:
+        if speaker is not None:
+            raise ConfigError(f'model "{spec.name}" has no speakers, found speaker "{speaker}"; leave it out')
+        return None
+    if speaker is None:
+        raise ConfigError(f'model "{spec.name}" needs a speaker: one of {", ".join(known)}')
+    return known[spec.vocabulary.speaker_id(speaker)]
+
+
+def _check(request: Request) -> None:
+    if request.seconds is not None:
+        _number("seconds", request.seconds, "above 0 and at most 86400 (24 hours)",
+                lambda value: 0 < value <= MAX_SECONDS)
+    _number("temperature", request.temperature, "above 0", lambda value: value > 0)
+    _number("min_p", request.min_p, "in [0, 1)", lambda value: 0 <= value < 1)
+    for name, value, limit in (("seed", request.seed, 2**64), ("clip", request.clip, LABEL_STREAM)):
+        if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value < limit:
+            raise ConfigError(f"{name} must be a whole number in [0, {limit}), found {value!r}")
+
+
+def _number(name: str, value: object, wanted: str, fits: Callable[[float], bool]) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or not fits(value):
+        raise ConfigError(f"{name} must be a number {wanted}, found {value!r}")

@@ -1,0 +1,270 @@
+"""A loaded model that speaks: whole clips, chunk by chunk, or many clips at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+
+from wavegen.audio import io, mulaw
+from wavegen.checkpoint import LoadedModel, load_model
+from wavegen.config import ModelFolder
+from wavegen.engines import ModelConditioning, build_engine
+from wavegen.errors import ConfigError
+from wavegen.models import ConditioningInputs
+from wavegen.synth.plan import Plan, Request, clip_samples, pause_samples, plan_clip
+
+BLOCK_SAMPLES = 4096  # an engine call: long enough to cost nothing, short enough to interrupt
+MAX_ROWS = 16  # rows of an engine's batch
+
+
+@dataclass(frozen=True, eq=False)
+class AudioChunk:
+    """A stretch of audio; a whole clip is one chunk that starts at 0 and is the last.
+
+    Attributes:
+        waveform: float32 (T,) in [-1, 1].
+        sample_rate: Hz.
+        start_sample: where in its clip the chunk begins.
+        is_last: whether the clip ends with it.
+    """
+
+    waveform: np.ndarray
+    sample_rate: int
+    start_sample: int = 0
+    is_last: bool = True
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.waveform)
+
+    @property
+    def seconds(self) -> float:
+        return len(self.waveform) / self.sample_rate
+
+    def save(self, path: str | Path) -> None:
+        """Write a 16-bit wav file (or flac, by the name's ending); whole or not at all."""
+        io.save(path, self.waveform, self.sample_rate)
+
+
+@dataclass(frozen=True)
+class Report:
+    """How fast a synthesis was; the time is the engine's, without files and loading."""
+
+    num_samples: int
+    wall_seconds: float
+    sample_rate: int
+    engine: str
+    precision: str
+
+    @property
+    def seconds(self) -> float:
+        """Length of the audio."""
+        return self.num_samples / self.sample_rate
+
+    @property
+    def samples_per_second(self) -> float:
+        return self.num_samples / self.wall_seconds if self.wall_seconds > 0 else 0.0
+
+    @property
+    def times_realtime(self) -> float:
+        """Seconds of audio made in a second; higher is better."""
+        return self.samples_per_second / self.sample_rate
+
+    def __str__(self) -> str:
+        return (f"{self.seconds:.2f} s of audio in {self.wall_seconds:.2f} s: {self.samples_per_second:,.0f} samples/s, "
+                f"{self.times_realtime:.2f} times real time (engine {self.engine}, precision {self.precision})")
+
+
+class Synthesizer:
+    """Speaks with one model on one engine; made by `wavegen.load`.
+
+    A draw depends on seed, clip number and sample only: neither the chunking nor the company in
+    a batch changes a sample. `generate(count=n)[i]` is `generate(clip=i)`.
+    """
+
+    def __init__(self, loaded: LoadedModel, engine: str = "auto", precision: str = "auto",
+                 device: str | None = None) -> None:
+        self.spec: ModelFolder = loaded.spec
+        self.model = loaded.model
+        self.engine = build_engine(loaded.model, engine, precision, device)
+        self._report = Report(0, 0.0, self.sample_rate, self.engine.name, self.engine.precision)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the model can say; empty if it is not told a label."""
+        return self.spec.vocabulary.labels if self.spec.model.conditioning.label else ()
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """In whose voice; empty if the model is not told a speaker."""
+        return self.spec.vocabulary.speakers if self.spec.model.conditioning.speaker else ()
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+        return self.spec.audio.sample_rate
+
+    @property
+    def report(self) -> Report:
+        """Speed of the latest synthesis, of a running stream so far."""
+        return self._report
+
+    @overload
+    def generate(self, label: str | int | Sequence[str | int] | None = ..., speaker: str | int | None = ...,
+                 seconds: float | None = ..., *, count: None = ..., seed: int = ..., clip: int = ...,
+                 temperature: float = ..., min_p: float = ...) -> AudioChunk: ...
+
+    @overload
+    def generate(self, label: str | int | Sequence[str | int] | None = ..., speaker: str | int | None = ...,
+                 seconds: float | None = ..., *, count: int, seed: int = ..., clip: int = ...,
+                 temperature: float = ..., min_p: float = ...) -> list[AudioChunk]: ...
+
+    def generate(self, label: str | int | Sequence[str | int] | None = None, speaker: str | int | None = None,
+                 seconds: float | None = None, *, count: int | None = None, seed: int = 0, clip: int = 0,
+                 temperature: float = 1.0, min_p: float = 0.0) -> AudioChunk | list[AudioChunk]:
+        """One clip, or with `count` a list of that many.
+
+        Args:
+            label: what to say; a sequence such as ["3", "1", "4"] is said with short pauses.
+            speaker: in whose voice.
+            seconds: intended length of each label; None draws one usual for label and speaker.
+            count: None for one clip; else clips `clip` to `clip + count - 1`.
+            seed, clip, temperature, min_p: see `Request`.
+
+        Raises:
+            ConfigError: names the argument, what was found and what would fit.
+        """
+        first = Request(label, speaker, seconds, seed, clip, temperature, min_p)
+        if count is None:
+            return self.generate_batch([first])[0]
+        return self.generate_batch(numbered(first, count))
+
+    def generate_batch(self, requests: Iterable[Request]) -> list[AudioChunk]:
+        """A clip for each request, in their order; faster than one by one."""
+        clips = [plan_clip(request, self.spec) for request in requests]
+        rows = [(number, place) for number, plans in enumerate(clips) for place in range(len(plans))]
+        # Rows of like length share a batch: the engine runs each batch as long as its longest row.
+        rows.sort(key=lambda row: clips[row[0]][row[1]].num_samples)
+        spoken: dict[tuple[int, int], np.ndarray] = {}
+        self._restart_report()
+        for begin in range(0, len(rows), MAX_ROWS):
+            batch = rows[begin : begin + MAX_ROWS]
+            plans = [clips[number][place] for number, place in batch]
+            blocks = [self._decode(codes) for codes in self._blocks(plans, BLOCK_SAMPLES)]
+            for place, (row, plan) in enumerate(zip(batch, plans, strict=True)):
+                spoken[row] = np.concatenate([block[place] for block in blocks])[: plan.num_samples]
+        return [self._assemble([spoken.pop((number, place)) for place in range(len(plans))])
+                for number, plans in enumerate(clips)]
+
+    def stream(self, label: str | int | Sequence[str | int] | None = None, speaker: str | int | None = None,
+               seconds: float | None = None, *, chunk_samples: int = BLOCK_SAMPLES, seed: int = 0, clip: int = 0,
+               temperature: float = 1.0, min_p: float = 0.0) -> Iterator[AudioChunk]:
+        """The clip `generate` would give, chunk by chunk as it is spoken, whatever its length.
+
+        Args:
+            chunk_samples: samples of each chunk but the last; it does not change the audio.
+
+        Raises:
+            ConfigError: at the call, not at the first chunk.
+        """
+        if isinstance(chunk_samples, bool) or not isinstance(chunk_samples, int) or chunk_samples < 1:
+            raise ConfigError(f"chunk_samples must be a whole number of at least 1, found {chunk_samples!r}")
+        plans = plan_clip(Request(label, speaker, seconds, seed, clip, temperature, min_p), self.spec)
+        self._restart_report()
+        return self._chunks(plans, chunk_samples)
+
+    def _chunks(self, plans: Sequence[Plan], chunk_samples: int) -> Iterator[AudioChunk]:
+        total, start = clip_samples(plans, self.spec), 0
+        held = np.zeros(0, np.float32)
+        for piece in self._pieces(plans, chunk_samples):
+            held = piece if len(held) == 0 else np.concatenate([held, piece])
+            while len(held) >= chunk_samples or (len(held) and start + len(held) == total):
+                waveform, held = held[:chunk_samples], held[chunk_samples:]
+                yield AudioChunk(waveform, self.sample_rate, start, start + len(waveform) == total)
+                start += len(waveform)
+
+    def _pieces(self, plans: Sequence[Plan], block_samples: int) -> Iterator[np.ndarray]:
+        """The waveform of a clip in blocks, each label and each pause beginning a new one."""
+        for place, plan in enumerate(plans):
+            if place:
+                yield self._pause()
+            for codes in self._blocks([plan], block_samples):
+                yield self._decode(codes[0])
+
+    def _blocks(self, plans: Sequence[Plan], block_samples: int) -> Iterator[np.ndarray]:
+        """Codes int64 (B, n) of the rows, n adding up to the longest row."""
+        begin = time.perf_counter()
+        state = self.engine.start(
+            batch_size=len(plans), conditioning=self._conditioning(plans), seeds=[plan.seed for plan in plans],
+            streams=[plan.stream for plan in plans], temperature=[plan.temperature for plan in plans],
+            min_p=[plan.min_p for plan in plans])
+        remaining = max(plan.num_samples for plan in plans)
+        done = 0
+        while remaining > 0:
+            num_samples = min(block_samples, remaining)
+            codes = self.engine.step(state, num_samples)
+            kept = sum(min(num_samples, max(0, plan.num_samples - done)) for plan in plans)
+            self._add_to_report(kept, time.perf_counter() - begin)
+            yield codes
+            done, remaining = done + num_samples, remaining - num_samples
+            begin = time.perf_counter()
+
+    def _conditioning(self, plans: Sequence[Plan]) -> ModelConditioning | None:
+        told = self.spec.model.conditioning
+        if not (told.label or told.speaker or told.progress_steps):
+            return None
+        inputs = ConditioningInputs(
+            label=torch.tensor([plan.label_id for plan in plans]) if told.label else None,
+            speaker=torch.tensor([plan.speaker_id for plan in plans]) if told.speaker else None,
+            num_samples=torch.tensor([plan.intended_samples for plan in plans]))
+        return ModelConditioning(self.model, inputs)
+
+    def _decode(self, codes: np.ndarray) -> np.ndarray:
+        return mulaw.decode(codes, self.spec.audio.quantization_channels)
+
+    def _pause(self) -> np.ndarray:
+        channels = self.spec.audio.quantization_channels
+        return self._decode(np.full(pause_samples(self.spec), mulaw.silence_code(channels)))
+
+    def _assemble(self, spoken: Sequence[np.ndarray]) -> AudioChunk:
+        pieces = [spoken[0]]
+        for waveform in spoken[1:]:
+            pieces += [self._pause(), waveform]
+        return AudioChunk(np.concatenate(pieces), self.sample_rate)
+
+    def _restart_report(self) -> None:
+        self._report = replace(self._report, num_samples=0, wall_seconds=0.0)
+
+    def _add_to_report(self, num_samples: int, wall_seconds: float) -> None:
+        self._report = replace(self._report, num_samples=self._report.num_samples + num_samples,
+                               wall_seconds=self._report.wall_seconds + wall_seconds)
+
+
+def load(model: str | Path, engine: str = "auto", precision: str = "auto", device: str | None = None) -> Synthesizer:
+    """A model ready to speak.
+
+    Args:
+        model: name of a bundled model such as "digits", or the path of a model folder.
+        engine: "auto" (logs its choice), "reference" or "numba".
+        precision: "auto", or what the engine offers.
+        device: for the reference engine, such as "cpu" or "cuda".
+
+    Raises:
+        ModelFileError: the model is missing, damaged or not one of ours.
+        EngineUnavailableError: the engine asked for cannot run here.
+        ConfigError: no engine or precision of that name.
+    """
+    return Synthesizer(load_model(model), engine, precision, device)
+
+
+def numbered(first: Request, count: int) -> list[Request]:
+    """The request and its successors, which differ by clip number only."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ConfigError(f"count must be a whole number of at least 1, found {count!r}")
+    return [replace(first, clip=first.clip + number) for number in range(count)]
