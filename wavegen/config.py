@@ -1,0 +1,305 @@
+"""Every setting wavegen has, as frozen, printable values with their units.
+
+A recipe is one YAML file read once by `load_recipe`; an unknown key is an error that
+names the nearest valid one. Nothing else in wavegen reads YAML.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from wavegen.errors import ConfigError, did_you_mean
+
+CODEC = "round255"
+
+
+class Config(BaseModel):
+    """Base of all settings: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+C = TypeVar("C", bound=Config)
+
+
+class MelSpec(Config):
+    """How a log-mel spectrogram is computed; travels with every model that reads one."""
+
+    sample_rate: int = Field(gt=0)  # Hz
+    n_fft: int = Field(1024, gt=0)  # samples
+    hop_length: int = Field(256, gt=0)  # samples
+    win_length: int = Field(1024, gt=0)  # samples, periodic Hann
+    n_mels: int = Field(80, gt=0)
+    fmin: float = Field(0.0, ge=0)  # Hz
+    fmax: float | None = None  # Hz; None is sample_rate / 2
+    mel_scale: Literal["slaney", "htk"] = "slaney"
+    norm: Literal["slaney", "none"] = "slaney"
+    power: float = Field(1.0, gt=0)  # exponent of the magnitude
+    log_base: Literal["e", "10"] = "e"
+    floor: float = Field(1e-5, gt=0)  # clamp before the logarithm
+    center: bool = True  # frame f is centred on sample f * hop_length, reflect padding
+
+    @model_validator(mode="after")
+    def _fits(self) -> MelSpec:
+        if self.win_length > self.n_fft:
+            raise ValueError(f"win_length {self.win_length} exceeds n_fft {self.n_fft}")
+        if self.fmax is not None and not self.fmin < self.fmax <= self.sample_rate / 2:
+            raise ValueError(f"fmax {self.fmax} must lie in (fmin {self.fmin}, sample_rate / 2]")
+        return self
+
+
+class AudioConfig(Config):
+    """What a code means: shared by the store, the models and the engines."""
+
+    sample_rate: int = Field(gt=0)  # Hz
+    quantization_channels: int = Field(256, ge=2, le=65536)  # Q; mu is Q - 1
+    codec: Literal["round255"] = "round255"
+    mel: MelSpec | None = None  # features stored beside the codes, if any
+
+
+class TrimConfig(Config):
+    """Silence removed at both ends of a clip, judged on the normalised waveform."""
+
+    threshold: float = Field(0.02, gt=0)  # RMS of a frame, full scale 1
+    frame_ms: float = Field(10.0, gt=0)
+    keep_before_ms: float = Field(10.0, ge=0)
+    keep_after_ms: float = Field(50.0, ge=0)
+
+
+class PrepareConfig(Config):
+    """From files to a store: which files, what they are called, how they are levelled."""
+
+    glob: str = "**/*"  # below --data; files soundfile cannot open are reported and skipped
+    pattern: str | None = None  # regular expression on the path below --data, "/" separated;
+    # its named groups `label`, `speaker`, `id`, `text` fill the index, others serve `splits`
+    manifest: str | None = None  # JSON lines below --data: path, label, speaker, id, text, split
+    labels: tuple[str, ...] | None = None  # order of label ids; None is sorted order of appearance
+    speakers: tuple[str, ...] | None = None
+    splits: dict[str, dict[str, tuple[str, ...]]] = {}  # split -> {group: values}; rest is train
+    hash_splits: dict[str, float] = {}  # split -> share, by a stable hash of the id
+    normalize: Literal["peak", "none"] = "peak"
+    peak: float = Field(0.9, gt=0, le=1)  # full scale 1
+    remove_dc: bool = True
+    trim: TrimConfig | None = TrimConfig()
+    fade_in_ms: float = Field(3.0, ge=0)
+    fade_out_ms: float = Field(10.0, ge=0)
+    min_seconds: float = Field(0.0, ge=0)  # shorter clips are reported and skipped
+    max_seconds: float | None = Field(None, gt=0)  # longer clips are reported and skipped
+    shard_samples: int = Field(256_000_000, gt=0)
+
+
+class ConditioningConfig(Config):
+    """What the model is told besides the past: see `wavegen.models.conditioning`."""
+
+    label: bool = False
+    speaker: bool = False
+    hidden_channels: int = Field(64, gt=0)
+    hop_length: int = Field(80, gt=0)  # samples a conditioning frame is held for
+    progress_steps: int = Field(0, ge=0)  # nodes of the progress clock; 0 is no clock
+
+
+class WaveNetConfig(Config):
+    """Size of a WaveNet (arXiv:1609.03499); every number is free."""
+
+    family: Literal["wavenet"] = "wavenet"
+    residual_channels: int = Field(gt=0)
+    skip_channels: int = Field(gt=0)
+    output_channels: int = Field(gt=0)  # width of the hidden output layer
+    dilations: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1)
+    kernel_size: int = Field(2, ge=2)
+    input_kernel_size: Literal[1, 2] = 2  # past codes that are embedded
+    input_taps: int = Field(0, ge=0)  # past decoded samples that enter linearly
+    input_tanh: bool = False
+    bias: bool = True
+    residual_scale: float = Field(1.0, gt=0)
+    skip_scale: float = Field(1.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)  # on the skip sum, in training
+    signal_path: Literal["direct"] = "direct"
+    conditioning: ConditioningConfig = ConditioningConfig()
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.dilations)
+
+    @property
+    def receptive_field(self) -> int:
+        """Number of past samples one prediction can depend on, exactly."""
+        inputs = max(self.input_kernel_size, self.input_taps)
+        return inputs + (self.kernel_size - 1) * sum(self.dilations)
+
+
+class RNNConfig(Config):
+    """Size of the GRU baseline."""
+
+    family: Literal["rnn"] = "rnn"
+    hidden_channels: int = Field(gt=0)
+    embedding_channels: int = Field(64, gt=0)
+    output_channels: int = Field(gt=0)
+    conditioning: ConditioningConfig = ConditioningConfig()
+
+
+ModelConfig = Annotated[WaveNetConfig | RNNConfig, Field(discriminator="family")]
+
+
+class OptimizerConfig(Config):
+    """Muon on matrices, AdamW on the rest; `name: adamw` uses AdamW for all."""
+
+    name: Literal["muon", "adamw"] = "muon"
+    muon_lr: float = Field(0.01, gt=0)
+    adamw_lr: float = Field(3e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.01, ge=0)  # on matrices
+    warmup_steps: int = Field(60, ge=0)
+    flat_fraction: float = Field(0.3, ge=0, le=1)  # of max_steps before the cosine starts
+    final_fraction: float = Field(0.0, ge=0, le=1)  # of the peak rate at max_steps
+
+
+class TrainingConfig(Config):
+    """How long, on what, how fast, and what is written while it runs."""
+
+    seed: int = Field(0, ge=0)
+    max_steps: int = Field(gt=0)
+    samples_per_batch: int = Field(12_000, gt=0)  # audio samples over all ranks, padding included
+    chunk_samples: int | None = Field(None, gt=0)  # train on windows of this length; None: whole clips
+    tail_samples: int = Field(480, ge=0)  # silence appended to each clip
+    optimizer: OptimizerConfig = OptimizerConfig()
+    gradient_clip: float = Field(1.0, gt=0)  # global norm
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    precision: Literal["32", "bf16"] = "32"  # bf16 on a GPU only
+    compile: bool = False  # torch.compile the network; pays on a GPU
+    validation_split: str = "test"
+    validation_interval: int = Field(1000, gt=0)  # steps
+    validation_batches: int | None = Field(None, gt=0)  # None is the whole split
+    checkpoint_interval: int = Field(500, gt=0)  # steps
+    keep_checkpoints: int = Field(2, gt=0)
+    sample_interval: int = Field(0, ge=0)  # steps between generated samples; 0 is never
+    log_interval: int = Field(50, gt=0)  # steps between lines of progress
+    max_bad_steps: int = Field(3, gt=0)  # steps with a NaN loss in a row before training stops
+    threads: int | None = Field(None, gt=0)  # CPU threads; None leaves torch's choice
+
+
+class Recipe(Config):
+    """One YAML in `recipes/`: data, audio, model and training of one experiment."""
+
+    name: str
+    audio: AudioConfig
+    prepare: PrepareConfig = PrepareConfig()
+    model: ModelConfig
+    training: TrainingConfig
+
+    @model_validator(mode="after")
+    def _fits(self) -> Recipe:
+        mel = self.audio.mel
+        if mel is not None and mel.sample_rate != self.audio.sample_rate:
+            raise ValueError(f"audio.mel.sample_rate {mel.sample_rate} differs from audio.sample_rate "
+                             f"{self.audio.sample_rate}")
+        return self
+
+
+class Vocabulary(Config):
+    """Names of label and speaker ids and how long their clips are."""
+
+    labels: tuple[str, ...] = ()
+    speakers: tuple[str, ...] = ()
+    durations: tuple[tuple[tuple[int, int, int], ...], ...] = ()
+    # (labels or 1) x (speakers or 1) x (25 %, 50 %, 75 %) of num_samples in the training split
+
+    def label_id(self, label: str | int) -> int:
+        return _index(label, self.labels, "label")
+
+    def speaker_id(self, speaker: str | int) -> int:
+        return _index(speaker, self.speakers, "speaker")
+
+
+class ModelFolder(Config):
+    """`config.json` of a model folder: all that is needed to build and use the model."""
+
+    format: Literal["wavegen-model"] = "wavegen-model"
+    format_version: Literal[1] = 1
+    wavegen_version: str
+    name: str
+    audio: AudioConfig
+    model: ModelConfig
+    vocabulary: Vocabulary = Vocabulary()
+    training: dict[str, Any] = {}  # steps, seed, store digest, bits per sample: for the card
+    weights_sha256: str = ""  # of model.safetensors; empty in the copy that file holds itself
+
+
+def _index(name: str | int, names: tuple[str, ...], kind: str) -> int:
+    if str(name) in names:
+        return names.index(str(name))
+    raise ConfigError(f'this model has no {kind} "{name}"; {did_you_mean(str(name), names)}')
+
+
+def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe, apply `key=value` overrides and check every key and value.
+
+    Args:
+        path: YAML file.
+        overrides: dotted assignments such as `training.max_steps=100`.
+
+    Raises:
+        ConfigError: a missing file, broken YAML, an unknown key or a value out of range;
+            the message names the key and the nearest valid one.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"recipe {path} does not exist; recipes are YAML files such as recipes/fsdd/wavenet.yaml")
+    for override in overrides:
+        if "=" not in override:
+            raise ConfigError(f'override "{override}" is not of the form key=value, such as training.max_steps=100')
+    try:
+        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+        values = OmegaConf.to_container(merged, resolve=True)
+    except (YAMLError, OmegaConfBaseException, ValueError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"recipe {path} must hold keys and values, found {type(values).__name__}")
+    return parse(Recipe, values, str(path))
+
+
+def parse(kind: type[C], values: Any, where: str) -> C:
+    """Build a configuration from plain values.
+
+    Raises:
+        ConfigError: every key that is unknown, missing or out of range, one a line.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(kind, detail) for detail in error.errors()]
+        raise ConfigError(f"{where}: " + "\n  ".join(lines)) from error
+
+
+def _explain(kind: type[BaseModel], detail: Any) -> str:
+    # pydantic names the chosen member of a union ("wavenet") as a step of the path.
+    steps = [str(step) for step in detail["loc"] if step not in ("wavenet", "rnn")]
+    key = ".".join(steps)
+    if detail["type"] == "extra_forbidden":
+        return f'unknown key "{key}": {did_you_mean(steps[-1], _fields(kind, detail["loc"][:-1]))}'
+    if detail["type"] == "missing":
+        return f'missing key "{key}"'
+    return f'"{key}": {detail["msg"]} (found {detail["input"]!r})'
+
+
+def _fields(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    from typing import get_args
+
+    fields = kind.model_fields
+    for step in location:
+        if step in ("wavenet", "rnn"):
+            fields = (WaveNetConfig if step == "wavenet" else RNNConfig).model_fields
+            continue
+        annotation = fields[str(step)].annotation if str(step) in fields else None
+        members = [annotation, *get_args(annotation)]
+        nested = [m for m in members if isinstance(m, type) and issubclass(m, BaseModel)]
+        if len(nested) == 1:
+            fields = nested[0].model_fields
+    return list(fields)

@@ -1,0 +1,125 @@
+"""What a model is told besides the past samples, at frame rate.
+
+    label, speaker, intended length  ->  hidden frames (B, F, C)  ->  one projection per model
+
+Everything here runs once per conditioning frame (`hop_length` samples), so it costs next to
+nothing in generation, and memory never grows with the sample rate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wavegen.config import ConditioningConfig, Vocabulary
+from wavegen.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ConditioningInputs:
+    """The conditions of a batch; None where a model has no such condition.
+
+    Attributes:
+        label: int64 (B,), index into the vocabulary's labels.
+        speaker: int64 (B,), index into the vocabulary's speakers.
+        num_samples: int64 (B,), intended length of the clip, which drives the progress clock.
+        features: float32 (B, n_mels, F), log-mel frames.
+        start_frame: int64 (B,), conditioning frame of the first sample of a window; None is 0.
+    """
+
+    label: Tensor | None = None
+    speaker: Tensor | None = None
+    num_samples: Tensor | None = None
+    features: Tensor | None = None
+    start_frame: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> ConditioningInputs:
+        """The same conditions on another device."""
+        moved = [None if value is None else value.to(device)
+                 for value in (self.label, self.speaker, self.num_samples, self.features, self.start_frame)]
+        return ConditioningInputs(*moved)
+
+
+class ConditioningNetwork(nn.Module):
+    """Hidden conditioning frames from label, speaker and a progress clock.
+
+    The progress clock tells the network how far a clip has come, relative to its intended
+    length: each label and each speaker has a table of `progress_steps + 1` nodes over [0, 1],
+    interpolated linearly, and one more row that holds after the end.
+
+        position / num_samples   0 ----.----.----.---- 1 | after
+        rows of a table          0    1    2   ...     P | P + 1
+    """
+
+    def __init__(self, config: ConditioningConfig, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self.config = config
+        channels, rows = config.hidden_channels, config.progress_steps + 2
+        sizes = {"label": len(vocabulary.labels), "speaker": len(vocabulary.speakers)}
+        self.tables = nn.ParameterDict()
+        self.clocks = nn.ParameterDict()
+        for kind, scale in (("label", 0.2), ("speaker", 0.1)):
+            if not getattr(config, kind):
+                continue
+            if sizes[kind] == 0:
+                raise ConfigError(f"model.conditioning.{kind} is true but the store has no {kind}s; "
+                                  f"name the group ({kind}) in prepare.pattern, or set it to false")
+            self.tables[kind] = nn.Parameter(torch.randn(sizes[kind], channels) * 0.5)
+            if config.progress_steps:
+                self.clocks[kind] = nn.Parameter(torch.randn(sizes[kind], rows, channels) * scale)
+        if config.progress_steps and not self.clocks:
+            self.clocks["any"] = nn.Parameter(torch.randn(1, rows, channels) * 0.2)
+        if config.progress_steps:
+            self.duration = nn.Parameter(torch.zeros(channels))
+        if self.is_active:
+            self.hidden = nn.Linear(channels, channels)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether any condition reaches the model."""
+        return bool(self.tables) or bool(self.clocks)
+
+    def forward(self, inputs: ConditioningInputs, start_frame: int, num_frames: int) -> Tensor:
+        """Hidden frames float (B, num_frames, C) beginning at `start_frame`.
+
+        Raises:
+            ConfigError: if a condition the model was built with is missing.
+        """
+        columns = {"label": inputs.label, "speaker": inputs.speaker}
+        for kind in self.tables:
+            if columns[kind] is None:
+                raise ConfigError(f"this model is conditioned on a {kind}; none was given")
+        rows = {kind: columns[kind] for kind in self.tables}
+        hidden: Tensor = torch.zeros((), device=self.hidden.weight.device)
+        for kind, table in self.tables.items():
+            hidden = hidden + table[rows[kind]][:, None]
+        if self.config.progress_steps:
+            hidden = hidden + self._progress(inputs, rows, start_frame, num_frames)
+        hidden = torch.tanh(hidden)
+        hidden = torch.tanh(self.hidden(hidden))
+        return hidden.expand(-1, num_frames, -1)
+
+    def _progress(self, inputs: ConditioningInputs, rows: dict[str, Tensor | None],
+                  start_frame: int, num_frames: int) -> Tensor:
+        if inputs.num_samples is None:
+            raise ConfigError("this model has a progress clock and needs the intended length (num_samples)")
+        steps, hop = self.config.progress_steps, self.config.hop_length
+        length = inputs.num_samples.to(torch.float32)[:, None]
+        frame = torch.arange(start_frame, start_frame + num_frames, device=length.device)[None]
+        if inputs.start_frame is not None:
+            frame = frame + inputs.start_frame[:, None]
+        progress = (frame + 0.5) * hop / length  # (B, F), 1 at the end of the clip
+        node = (progress * steps).clamp(max=steps - 1e-3)
+        lower = node.long()
+        weight = (node - lower)[..., None]
+        batch = torch.arange(length.shape[0], device=length.device)[:, None]
+        total: Tensor = self.duration * torch.log2(length / 4096.0)[..., None]
+        for kind, clock in self.clocks.items():
+            row = rows[kind] if kind != "any" else torch.zeros_like(batch[:, 0])
+            nodes = clock[row]  # (B, P + 2, C)
+            inside = nodes[batch, lower] * (1 - weight) + nodes[batch, lower + 1] * weight
+            after = nodes[:, steps + 1][:, None]
+            total = total + torch.where((progress >= 1)[..., None], after, inside)
+        return total

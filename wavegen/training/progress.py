@@ -1,0 +1,78 @@
+"""What a person sees while a model trains: a line of figures, TensorBoard, sounds and pictures."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import lightning
+
+from wavegen.errors import TrainingError
+from wavegen.training.module import SequenceModule
+
+
+class ProgressLine(lightning.Callback):
+    """Every `interval` steps: step, bits per sample, speed as times real time, time to go.
+
+    Also the guard: stops the training when `max_bad_steps` steps in a row had no finite gradient.
+    """
+
+    def __init__(self, interval: int, max_steps: int, sample_rate: int, max_bad_steps: int) -> None:
+        self.interval, self.max_steps, self.sample_rate = interval, max_steps, sample_rate
+        self.max_bad_steps = max_bad_steps
+        self.smooth_bits: float | None = None
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._mark = time.monotonic()
+        self._samples = self._steps = 0
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any,
+                           batch: Any, batch_idx: int) -> None:
+        assert isinstance(pl_module, SequenceModule)
+        optimizer = trainer.optimizers[0]
+        if optimizer.bad_steps >= self.max_bad_steps:  # type: ignore[attr-defined]
+            raise TrainingError(
+                f"training stopped at step {trainer.global_step}: the gradient was not finite for "
+                f"{self.max_bad_steps} steps in a row. The weights are those of the last good step; lower "
+                "training.optimizer.muon_lr or adamw_lr and continue with --resume auto")
+        value = pl_module.last_bits
+        if value == value:
+            self.smooth_bits = value if self.smooth_bits is None else 0.98 * self.smooth_bits + 0.02 * value
+        self._samples += pl_module.last_samples
+        self._steps += 1
+        step = trainer.global_step
+        if step % self.interval and step != self.max_steps:
+            return
+        elapsed = max(1e-9, time.monotonic() - self._mark)
+        speed = self._samples / elapsed
+        pl_module.log_dict({"train/bits_per_sample": self.smooth_bits or 0.0, "train/samples_per_second": speed,
+                            "train/gradient_norm": optimizer.gradient_norm,  # type: ignore[attr-defined]
+                            "train/learning_rate": optimizer.param_groups[0]["lr"]}, rank_zero_only=True)
+        if trainer.is_global_zero:
+            remaining = (self.max_steps - step) * elapsed / self._steps
+            validation = pl_module.results.get("validation_bits")
+            shown = "" if validation is None else f"  validation {validation:.3f}"
+            print(f"step {step}/{self.max_steps}  bits {self.smooth_bits or float('nan'):.3f}{shown}  "
+                  f"{speed / self.sample_rate:.1f}x real time  {_clock(remaining)} left", file=sys.stderr, flush=True)
+        self._mark, self._samples, self._steps = time.monotonic(), 0, 0
+
+
+class ValidationMark(lightning.Callback):
+    """Prints each validation figure, and keeps its time out of the training speed."""
+
+    def __init__(self, line: ProgressLine) -> None:
+        self.line = line
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, SequenceModule)
+        if trainer.is_global_zero:
+            print(f"step {trainer.global_step}: validation {pl_module.results['validation_bits']:.4f} bits per sample",
+                  file=sys.stderr, flush=True)
+        self.line._mark, self.line._samples, self.line._steps = time.monotonic(), 0, 0
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

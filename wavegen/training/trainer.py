@@ -1,0 +1,196 @@
+"""Train what a recipe describes on a store, into a run folder.
+
+    RUN/recipe.yaml  RUN/vocabulary.json  RUN/checkpoints/step-*.ckpt  RUN/tensorboard/
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader, IterableDataset
+
+from wavegen.config import Recipe, Vocabulary, WaveNetConfig
+from wavegen.data.batches import Batch, WindowBatches
+from wavegen.data.store import Store
+from wavegen.errors import ConfigError, StoreError
+from wavegen.training.checkpoints import AtomicCheckpointIO, latest_checkpoint, read_checkpoint
+from wavegen.training.module import SequenceModule
+from wavegen.training.progress import ProgressLine, ValidationMark
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingBatches(IterableDataset[Batch]):
+    """The batches of a rank from a step on."""
+
+    def __init__(self, batches: WindowBatches, first_step: int, max_steps: int, rank: int, world_size: int) -> None:
+        self.batches, self.first_step, self.max_steps = batches, first_step, max_steps
+        self.rank, self.world_size = rank, world_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step in range(self.first_step, self.max_steps):
+            yield self.batches.batch(step, self.rank, self.world_size)
+
+
+class ValidationBatches(IterableDataset[Batch]):
+    """Every window of a split once, dealt out over the ranks."""
+
+    def __init__(self, batches: WindowBatches, limit: int | None, rank: int, world_size: int) -> None:
+        chosen = batches.sequential()
+        if limit is not None and limit < len(chosen):
+            chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, limit).astype(int)]
+        self.batches, self.chosen = batches, chosen[rank::world_size]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self.batches.collate(windows) for windows in self.chosen)
+
+
+def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path | None = None,
+        init_from: str | Path | None = None) -> Path:
+    """Train a recipe and return the last checkpoint.
+
+    Under `torchrun` every process trains on its share of each batch. On a CPU the result of a
+    resumed training is bit-equal to that of an uninterrupted one.
+
+    Args:
+        recipe: what to train.
+        store: folder made by `wavegen prepare`.
+        out: run folder; must be new unless the training is resumed.
+        resume: "auto" continues the newest good checkpoint of `out` (or starts), a path that one.
+        init_from: training checkpoint whose averaged weights are the start, for fine-tuning.
+
+    Raises:
+        ConfigError: recipe, store and run do not fit together.
+        TrainingError: the gradient stayed non-finite, or a checkpoint cannot be written.
+    """
+    data, run, training = Store.open(store), Path(out), recipe.training
+    _check(recipe, data)
+    checkpoint = _starting_point(run, resume)
+    vocabulary = build_vocabulary(data)
+    first_step = 0
+    if checkpoint is not None:
+        saved = read_checkpoint(checkpoint)["wavegen"]
+        first_step = saved["step"]
+        _check_resumable(recipe, saved, data, checkpoint)
+        logger.info("resuming %s at step %d", checkpoint, first_step)
+    if training.threads:
+        torch.set_num_threads(training.threads)
+    torch.set_flush_denormal(True)
+    warnings.filterwarnings("ignore", module="lightning.*")
+
+    module = SequenceModule(recipe, vocabulary, data.digest)
+    if init_from is not None:
+        module.model.load_state_dict(read_checkpoint(Path(init_from))["wavegen"]["ema"])
+        module.ema.module.load_state_dict(module.model.state_dict())
+    if training.compile and torch.cuda.is_available():
+        module.model.compile()
+    run.mkdir(parents=True, exist_ok=True)
+    _write_atomically(run / "recipe.yaml", _yaml(recipe))
+    _write_atomically(run / "vocabulary.json", vocabulary.model_dump_json(indent=1))
+
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    order = _windows(recipe, data, "train")
+    held_out = _windows(recipe, data, training.validation_split)
+    line = ProgressLine(training.log_interval, training.max_steps, recipe.audio.sample_rate, training.max_bad_steps)
+    saver = ModelCheckpoint(run / "checkpoints", filename="step-{step}", auto_insert_metric_name=False,
+                            monitor="step", mode="max", save_top_k=training.keep_checkpoints,
+                            every_n_train_steps=training.checkpoint_interval, save_on_train_epoch_end=True)
+    trainer = lightning.Trainer(
+        accelerator="auto", devices=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
+        num_nodes=max(1, world_size // int(os.environ.get("LOCAL_WORLD_SIZE", 1))),
+        strategy="ddp" if world_size > 1 else "auto",
+        precision="bf16-mixed" if training.precision == "bf16" and torch.cuda.is_available() else "32-true",
+        max_steps=training.max_steps, max_epochs=-1, val_check_interval=training.validation_interval,
+        check_val_every_n_epoch=None, num_sanity_val_steps=0, log_every_n_steps=1, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False, plugins=[AtomicCheckpointIO()],
+        logger=TensorBoardLogger(run, name="tensorboard", version=""), callbacks=[line, ValidationMark(line), saver])
+    trainer.fit(
+        module,
+        DataLoader(TrainingBatches(order, first_step, training.max_steps, rank, world_size), batch_size=None),
+        DataLoader(ValidationBatches(held_out, training.validation_batches, rank, world_size), batch_size=None),
+        ckpt_path=checkpoint, weights_only=True)
+    last = latest_checkpoint(run)
+    if last is None:
+        raise ConfigError(f"training of {run} ended without a checkpoint: training.max_steps is {training.max_steps}")
+    return last
+
+
+def build_vocabulary(store: Store) -> Vocabulary:
+    """Labels, speakers and the quartiles of clip length for each pair, from the training split."""
+    rows = store.rows("train")
+    lengths, labels, speakers = store.lengths[rows], store.label_ids[rows], store.speaker_ids[rows]
+    durations = []
+    for label in range(max(1, len(store.labels))):
+        line = []
+        for speaker in range(max(1, len(store.speakers))):
+            chosen = np.ones(len(rows), bool)
+            if store.labels:
+                chosen &= labels == label
+            if store.speakers:
+                chosen &= speakers == speaker
+            # A pair that was never recorded takes the lengths of all clips.
+            quartiles = np.percentile(lengths[chosen] if chosen.any() else lengths, [25, 50, 75])
+            line.append(tuple(int(value) for value in quartiles))
+        durations.append(tuple(line))
+    return Vocabulary(labels=store.labels, speakers=store.speakers, durations=tuple(durations))
+
+
+def _windows(recipe: Recipe, store: Store, split: str) -> WindowBatches:
+    training, model = recipe.training, recipe.model
+    context = model.receptive_field if isinstance(model, WaveNetConfig) else 0
+    return WindowBatches(store, split, training.samples_per_batch, training.tail_samples,
+                         model.conditioning.hop_length, training.chunk_samples, context, training.seed)
+
+
+def _check(recipe: Recipe, store: Store) -> None:
+    for name in ("sample_rate", "quantization_channels", "codec"):
+        wanted, found = getattr(recipe.audio, name), getattr(store.audio, name)
+        if wanted != found:
+            raise StoreError(f"store {store.path} has {name} {found} but recipe {recipe.name} wants {wanted}; "
+                             "prepare the store again with this recipe")
+    for split in ("train", recipe.training.validation_split):
+        if not len(store.rows(split)):
+            raise StoreError(f'store {store.path} has no rows in split "{split}", which recipe {recipe.name} needs; '
+                             "see prepare.splits and training.validation_split")
+
+
+def _starting_point(run: Path, resume: str | Path | None) -> Path | None:
+    if resume == "auto":
+        return latest_checkpoint(run)
+    if resume is not None:
+        return Path(resume)
+    if (run / "checkpoints").is_dir() and any((run / "checkpoints").iterdir()):
+        raise ConfigError(f"run folder {run} already holds a training; continue it with --resume auto, "
+                          "or choose another --out")
+    return None
+
+
+def _check_resumable(recipe: Recipe, saved: dict[str, object], store: Store, checkpoint: Path) -> None:
+    if saved["store_digest"] != store.digest:
+        raise StoreError(f"{checkpoint} was trained on another store than {store.path} (digest {saved['store_digest']} "
+                         f"against {store.digest}); resume with the store it began with")
+    if Recipe.model_validate(saved["recipe"]).model != recipe.model:
+        raise ConfigError(f"{checkpoint} holds a model of another size than recipe {recipe.name}; "
+                          "use the recipe it began with, or another --out")
+
+
+def _yaml(recipe: Recipe) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(json.loads(recipe.model_dump_json())))
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
