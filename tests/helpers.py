@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ def write_tones(
     folder: Path,
     labels: tuple[str, ...] = ("0", "1", "2"),
     speakers: tuple[str, ...] = ("anna", "ben"),
-    takes: int = 6,
+    takes: Iterable[int] = range(6),
     sample_rate: int = 8000,
     num_samples: int = 900,
 ) -> Path:
@@ -25,7 +26,7 @@ def write_tones(
     recordings.mkdir(parents=True)
     for row, label in enumerate(labels):
         for column, speaker in enumerate(speakers):
-            for take in range(takes):
+            for take in takes:
                 rng = np.random.default_rng([row, column, take])
                 time = np.arange(int(num_samples * rng.uniform(0.8, 1.0))) / sample_rate
                 tone = np.sin(2 * np.pi * (200 + 90 * row + 35 * column) * time) * np.exp(-8 * time)

@@ -1,0 +1,74 @@
+"""The code blocks of README.md run as they stand, in one empty folder, one after the other.
+
+Python blocks run as scripts of their own. Of shell blocks, the lines that begin with `wavegen` run;
+training is cut to two steps and the recordings are read from where the tests find them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+README = (REPOSITORY / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines()]
+QUICK = ["training.max_steps=2", "training.checkpoint_interval=1", "training.validation_batches=1",
+         "training.samples_per_batch=2000", "training.sample_interval=0"]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """An empty folder that sees what a clone holds besides the packages."""
+    folder = tmp_path_factory.mktemp("desk")
+    (folder / "recipes").symlink_to(REPOSITORY / "recipes")
+    return folder
+
+
+@pytest.mark.parametrize("block", [block for kind, block in BLOCKS if kind == "python"])
+def test_python_block_runs(block, desk):
+    run([sys.executable, "-W", "error", "-c", block], desk)
+    for written in re.findall(r'save\("(.+?)"\)', block):
+        assert (desk / written).stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_commands_run(desk, request):
+    for line in COMMANDS:
+        words = shlex.split(line, comments=True)
+        if words[:1] != ["wavegen"]:
+            continue
+        if "--data" in words:
+            place = words.index("--data") + 1
+            words[place] = str(request.getfixturevalue("data_folder") / Path(words[place]).name)
+        if words[1] == "train":
+            words += QUICK
+        run([sys.executable, "-m", *words], desk)
+        if "-o" in words:
+            assert (desk / words[words.index("-o") + 1]).stat().st_size > 1000
+
+
+def test_make_targets_exist():
+    targets = re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"\bmake (\w+)", README)) <= set(targets)
+
+
+def test_links_and_pictures_exist():
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        assert link.startswith("https://") or (REPOSITORY / link).exists(), f"README.md links to {link}"
+
+
+def test_code_stands_within_the_first_twenty_lines():
+    assert "import wavegen" in README[: README.index("\n".join(README.splitlines()[20:22]))]
+
+
+def run(command: list[str], folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": ""}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"

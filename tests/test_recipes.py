@@ -1,0 +1,42 @@
+"""Every recipe is read, says what it costs, and trains for two steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers import write_tones
+from wavegen.config import load_recipe
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RECIPES = sorted(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("recipes/**/*.yaml"))
+SMALL = [
+    "training.max_steps=2",
+    "training.samples_per_batch=2000",
+    "training.checkpoint_interval=1",
+    "training.validation_interval=2",
+    "training.validation_batches=1",
+    "training.sample_interval=0",
+    "training.threads=1",
+]
+
+
+@pytest.mark.parametrize("path", RECIPES)
+def test_a_recipe_is_read_and_says_what_it_costs(path):
+    recipe = load_recipe(REPOSITORY / path)
+    assert recipe.name
+    header = [line for line in (REPOSITORY / path).read_text().splitlines()[:12] if line.startswith("#")]
+    assert "cost" in " ".join(header).lower(), f"{path}: the comment at the top should say what training costs"
+
+
+@pytest.mark.parametrize("path", RECIPES)
+def test_a_recipe_trains_for_two_steps(path, tmp_path):
+    training = pytest.importorskip("wavegen.training", reason="the train extra is not installed")
+    from wavegen.data.prepare import prepare
+
+    recipe = load_recipe(REPOSITORY / path, SMALL)
+    labels, speakers = recipe.prepare.labels or ("0", "1"), recipe.prepare.speakers or ("anna", "ben")
+    data = write_tones(tmp_path / "data", labels[:3], speakers[:2], takes=(0, 5, 6))
+    prepare(recipe, data, tmp_path / "store", progress=False)
+    checkpoint = training.fit(recipe, tmp_path / "store", tmp_path / "run")
+    assert checkpoint.is_file()
