@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from helpers import write_tones
 from wavegen.config import load_recipe
 
@@ -26,7 +27,7 @@ def test_a_recipe_is_read_and_says_what_it_costs(path):
     recipe = load_recipe(REPOSITORY / path)
     assert recipe.name
     header = [line for line in (REPOSITORY / path).read_text().splitlines()[:12] if line.startswith("#")]
-    assert "cost" in " ".join(header).lower(), f"{path}: the comment at the top should say what training costs"
+    assert "cost" in " ".join(header).lower(), f"{path}: say at the top what training costs"
 
 
 @pytest.mark.parametrize("path", RECIPES)
