@@ -1,0 +1,94 @@
+"""Bits per sample of a model on a split of a store, by teacher forcing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from wavegen.audio import mulaw
+from wavegen.data.store import Store
+from wavegen.errors import ConfigError
+from wavegen.metrics.tally import BitsPerSample, tally
+from wavegen.models.conditioning import ConditioningInputs
+
+BATCH_SAMPLES = 16_000  # of a batch, padding included: bounds the memory
+
+
+def bits_per_sample(model: nn.Module, store: Store, split: str = "test", batch_samples: int = BATCH_SAMPLES,
+                    on_clip: Callable[[int], None] | None = None) -> BitsPerSample:
+    """Mean negative log2-likelihood of every sample of a split, overall and for each speaker.
+
+    Only samples inside the clips count: neither padding nor the tail of silence the model is
+    trained to end with.
+
+    Args:
+        model: `model(previous_codes, ConditioningInputs) -> logits (B, T, Q)`, evaluated on its device.
+        store: at the model's sample rate and number of codes.
+        split: name of the split.
+        batch_samples: clips of like length share a batch of at most so many samples; a longer clip is
+            a batch of its own.
+        on_clip: called with the number of clips done after each batch.
+
+    Raises:
+        ConfigError: no such split, or it is empty.
+    """
+    rows = store.rows(split)
+    if len(rows) == 0:
+        raise ConfigError(f'split "{split}" of store {store.path} has no clips')
+    was_training = model.training
+    model.eval()
+    try:
+        bits = np.zeros(len(rows))
+        done = 0
+        for chosen in _batches(store.lengths[rows], batch_samples):
+            bits[chosen] = _batch_bits(model, store, rows[chosen])
+            done += len(chosen)
+            if on_clip is not None:
+                on_clip(done)
+    finally:
+        model.train(was_training)
+    return tally(bits, store.lengths[rows], store.speaker_ids[rows], store.speakers)
+
+
+def _batches(lengths: np.ndarray, batch_samples: int) -> Iterator[np.ndarray]:
+    """Positions of clips of like length, padded at most `batch_samples` together."""
+    batch: list[int] = []
+    for place in np.argsort(lengths, kind="stable"):
+        if batch and lengths[place] * (len(batch) + 1) > batch_samples:
+            yield np.array(batch)
+            batch = []
+        batch.append(int(place))
+    if batch:
+        yield np.array(batch)
+
+
+def _batch_bits(model: nn.Module, store: Store, rows: np.ndarray) -> np.ndarray:
+    """Bits of each whole clip: float64 (B,)."""
+    device = next(model.parameters()).device
+    lengths = store.lengths[rows]
+    # Column t of `codes[:, :-1]` is the code before sample t, and silence comes before the first.
+    silence = mulaw.silence_code(store.audio.quantization_channels)
+    codes = np.full((len(rows), int(lengths.max()) + 1), silence, np.int64)
+    for place, row in enumerate(rows):
+        codes[place, 1 : lengths[place] + 1] = store.codes(row)
+    everything = torch.from_numpy(codes).to(device)
+    previous, target = everything[:, :-1], everything[:, 1:]
+    with torch.inference_mode():
+        logits = model(previous.contiguous(), conditioning_inputs(store, rows).to(device))
+        losses = nn.functional.cross_entropy(logits.float().transpose(1, 2), target, reduction="none")
+        inside = torch.arange(target.shape[1], device=device) < torch.from_numpy(lengths).to(device)[:, None]
+        bits = (losses.double() * inside).sum(1) / math.log(2)
+    result: np.ndarray = bits.cpu().numpy()
+    return result
+
+
+def conditioning_inputs(store: Store, rows: np.ndarray) -> ConditioningInputs:
+    """What a model may be told about rows of a store; None where the store has no such thing."""
+    return ConditioningInputs(
+        label=torch.from_numpy(store.label_ids[rows].astype(np.int64)) if store.labels else None,
+        speaker=torch.from_numpy(store.speaker_ids[rows].astype(np.int64)) if store.speakers else None,
+        num_samples=torch.from_numpy(store.lengths[rows].astype(np.int64)))
