@@ -14,27 +14,25 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-FLOORS = {
-    "errors": 1,
-    "config": 2,
-    "audio": 3,
-    "data": 4,
-    "models": 4,
-    "engines": 5,
-    "checkpoint": 5,
-    "metrics": 5,
-    "training": 6,
-    "synth": 6,
-    "integrations": 7,
-    "cli": 7,
-}
+HOUSE = (  # from the ground up; a module knows what stands in the lines above its own, and itself
+    ("errors",),
+    ("config",),
+    ("audio",),
+    ("data", "models"),
+    ("engines", "checkpoint", "metrics"),
+    ("training", "synth"),
+    ("integrations",),
+    ("bench", "evaluate", "info"),
+    ("cli",),
+)
+FLOORS = {part: floor for floor, parts in enumerate(HOUSE) for part in parts}
 # Who may import a third-party package; what is not named here is free.
 RESERVED = {
     "torchaudio": ("wavegen/integrations/",),
     "librosa": ("wavegen/audio/mel.py",),
     "lightning": ("wavegen/training/",),
     "pytorch_lightning": (),
-    "omegaconf": ("wavegen/config.py",),
+    "omegaconf": ("wavegen/config.py", "wavegen/training/"),  # reads recipes, writes a run's recipe.yaml
     "yaml": ("wavegen/config.py",),
     "typer": ("wavegen/cli/",),
     "click": ("wavegen/cli/",),
@@ -104,7 +102,8 @@ def _against_floors(path: str, module: str, where: str) -> list[str]:
     if there not in FLOORS:
         return [f"{where}: import a name from its module, not from the front door"]
     if FLOORS[there] >= FLOORS[here]:
-        return [f"{where}: {here} is on floor {FLOORS[here]}, {there} on floor {FLOORS[there]}"]
+        below = ", ".join(part for parts in HOUSE[: FLOORS[here]] for part in parts)
+        return [f"{where}: {here} may know only {below or 'itself'}"]
     return []
 
 
@@ -112,7 +111,7 @@ def _against_floors(path: str, module: str, where: str) -> list[str]:
 def test_no_arrow_goes_up(path):
     if path.startswith("wavegen/"):
         part = part_of(path.removesuffix(".py").replace("/", "."))
-        assert part in (*FLOORS, "__init__", "__main__"), f"{path}: give {part} a floor in FLOORS and STYLE"
+        assert part in (*FLOORS, "__init__", "__main__"), f"{path}: give {part} a place in HOUSE"
     complaints = arrows_up(path, (REPOSITORY / path).read_text())
     assert not complaints, "\n".join(complaints)
 
@@ -142,11 +141,11 @@ def _calls(node: ast.AST, *names: str) -> bool:
 @pytest.mark.parametrize(
     ("path", "source", "complaint"),
     [
-        ("wavegen/audio/io.py", "from wavegen.data import store", "audio is on floor 3, data on floor 4"),
-        ("wavegen/data/store.py", "import wavegen.models", "data is on floor 4, models on floor 4"),
-        ("wavegen/data/store.py", "from wavegen import models", "data is on floor 4, models on floor 4"),
+        ("wavegen/audio/io.py", "from wavegen.data import store", "audio may know only errors, config"),
+        ("wavegen/data/store.py", "import wavegen.models", "data may know only errors, config, audio"),
+        ("wavegen/data/store.py", "from wavegen import models", "data may know only errors, config, audio"),
         ("wavegen/training/fit.py", "def f():\n    from ..synth import load", ":2 imports wavegen.synth"),
-        ("wavegen/synth.py", "from . import cli", "synth is on floor 6, cli on floor 7"),
+        ("wavegen/synth.py", "from . import cli", "wavegen.cli: synth may know only"),
         ("wavegen/models/wavenet.py", "import wavegen_kernels.philox", "only wavegen/engines/ may"),
         ("wavegen/data/prepare.py", "import torchaudio.functional", "only wavegen/integrations/ may"),
         ("kernels/wavegen_kernels/cpu/loop.py", "from wavegen.config import Recipe", "kernels know"),
