@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from typing import Any
 
@@ -10,6 +10,8 @@ import lightning
 
 from wavegen.errors import TrainingError
 from wavegen.training.module import SequenceModule
+
+logger = logging.getLogger(__name__)
 
 
 class ProgressLine(lightning.Callback):
@@ -53,13 +55,13 @@ class ProgressLine(lightning.Callback):
             remaining = (self.max_steps - step) * elapsed / self._steps
             validation = pl_module.results.get("validation_bits")
             shown = "" if validation is None else f"  validation {validation:.3f}"
-            print(f"step {step}/{self.max_steps}  bits {self.smooth_bits or float('nan'):.3f}{shown}  "
-                  f"{speed / self.sample_rate:.1f}x real time  {_clock(remaining)} left", file=sys.stderr, flush=True)
+            logger.info("step %d/%d  bits %.3f%s  %.1fx real time  %s left", step, self.max_steps,
+                        self.smooth_bits or float("nan"), shown, speed / self.sample_rate, _clock(remaining))
         self._mark, self._samples, self._steps = time.monotonic(), 0, 0
 
 
 class ValidationMark(lightning.Callback):
-    """Prints each validation figure, and keeps its time out of the training speed."""
+    """Logs each validation figure, and keeps its time out of the training speed."""
 
     def __init__(self, line: ProgressLine) -> None:
         self.line = line
@@ -67,8 +69,8 @@ class ValidationMark(lightning.Callback):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, SequenceModule)
         if trainer.is_global_zero:
-            print(f"step {trainer.global_step}: validation {pl_module.results['validation_bits']:.4f} bits per sample",
-                  file=sys.stderr, flush=True)
+            logger.info("step %d: validation %.4f bits per sample", trainer.global_step,
+                        pl_module.results["validation_bits"])
         self.line._mark, self.line._samples, self.line._steps = time.monotonic(), 0, 0
 
 
