@@ -27,7 +27,7 @@ help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
 demo: $(BASE)
-	$(BIN)/python examples/speak_digits.py 3141592653 demo.wav
+	$(BIN)/wavegen synth digits --label 3,1,4,1,5,9,2,6,5,3 --speaker george --seed 1 -o demo.wav
 
 test: lint types tests
 
