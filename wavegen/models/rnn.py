@@ -24,6 +24,7 @@ class RNN(nn.Module):
         super().__init__()
         self.config, self.quantization_channels = config, audio.quantization_channels
         self.silence = silence_code(audio.quantization_channels)
+        self.compute_dtype = torch.float32  # the trainer sets bfloat16 where the recipe asks for it
         hidden, embedding = config.hidden_channels, config.embedding_channels
         self.embedding = nn.Parameter(torch.randn(audio.quantization_channels, embedding) * 0.3)
         self.conditioning = ConditioningNetwork(config.conditioning, vocabulary)
@@ -63,8 +64,9 @@ class RNN(nn.Module):
             hidden = self.conditioning(inputs or ConditioningInputs(), 0, frames).transpose(0, 1)
             held = hidden.repeat_interleave(self.hop_length, dim=0)[:num_samples]
             x = torch.cat([x, held.expand(-1, batch, -1)], dim=-1)
-        states, _ = self.gru(x)
-        return self._logits(states).transpose(0, 1)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.compute_dtype == torch.bfloat16):
+            states, _ = self.gru(x)
+        return self._logits(states.to(x.dtype)).transpose(0, 1)
 
     def conditioning_table(self, inputs: ConditioningInputs, start_frame: int, num_frames: int) -> Tensor:
         """Bias and conditioning of the three gates, (B, num_frames, 1, 3H), in torch's r, z, n order."""
