@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from wavegen.config import AudioConfig, ModelConfig, ModelFolder, Recipe, Vocabulary, parse
+from wavegen.audio.atomic import sync, sync_folder, write_error
+from wavegen.config import ModelFolder, Recipe, Vocabulary, parse
 from wavegen.errors import ConfigError, ModelFileError, WavegenError, did_you_mean
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def read_spec(folder: Path) -> ModelFolder:
     path = folder / CONFIG
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ModelFileError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes: not a model's config")
+            raise ValueError(f"it is larger than {MAX_CONFIG_BYTES} bytes")
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelFileError(f"{path} cannot be read as JSON: {error}") from error
@@ -110,29 +111,45 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """
     path = folder / WEIGHTS
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            start = file.read(8)
-            length = int.from_bytes(start, "little")
-            if start[:1] == b"\x80" or start[:4] == b"PK\x03\x04":
-                raise ModelFileError(f"{path} is a pickle under another name; wavegen never unpickles a model")
-            if size < 8 or not 0 < length <= min(size - 8, MAX_HEADER_BYTES):
-                raise ModelFileError(f"{path} is damaged: {size} bytes are too few for its header; {_FETCH_AGAIN}")
-            header = json.loads(file.read(length))
+        size, header = _read_header(path)
         header.pop("__metadata__", None)
         shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
         numbers = {name: entry["dtype"] for name, entry in header.items()}
-        promised = 8 + length + max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+        promised = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
     except FileNotFoundError as error:
         raise ModelFileError(f"{folder} is not a whole model folder: it has no {WEIGHTS}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise ModelFileError(f"{path} is not a safetensors file: {error}") from error
+        if _is_pickle(path):
+            raise ModelFileError(f"{path} is a pickle under another name; wavegen never unpickles a model") from error
+        raise ModelFileError(f"{path} is not a whole safetensors file: {error}; {_FETCH_AGAIN}") from error
     if promised != size:
-        raise ModelFileError(f"{path} is damaged: it has {size} bytes, its header promises {promised}; {_FETCH_AGAIN}")
+        raise ModelFileError(f"{path} is damaged: it has {size} bytes of weights, its header promises {promised}; "
+                             f"{_FETCH_AGAIN}")
     wrong = sorted(name for name, number in numbers.items() if number not in FLOATS)
     if wrong:
         raise ModelFileError(f"{path} holds {numbers[wrong[0]]} numbers in {wrong[0]}; weights are {', '.join(FLOATS)}")
     return shapes
+
+
+def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Bytes of weights in a safetensors file, and its header: 8 bytes of length, then JSON."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or not 0 < length <= min(size - 8, MAX_HEADER_BYTES):
+            raise ValueError(f"its {size} bytes are too few for its header")
+        header = json.loads(file.read(length))
+    return size - 8 - length, header
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether a file starts as a pickle does, or a zip archive such as torch.save writes."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError:
+        return False
+    return start[:1] == b"\x80" or start == b"PK\x03\x04"
 
 
 def load_model(name_or_path: str | Path) -> LoadedModel:
@@ -211,8 +228,7 @@ def export_run(run: str | Path, out: str | Path, name: str | None = None, card: 
     import wavegen
     from wavegen.models import build_model
 
-    path = _last_checkpoint(Path(run))
-    ours = _read_checkpoint(path)
+    path, ours = _last_checkpoint(Path(run))
     try:
         recipe = parse(Recipe, ours["recipe"], f"the recipe in {path}")
         vocabulary = parse(Vocabulary, ours["vocabulary"], f"the vocabulary in {path}")
@@ -224,7 +240,7 @@ def export_run(run: str | Path, out: str | Path, name: str | None = None, card: 
              {key: tuple(value.shape) for key, value in state.items()}, path)
     model.load_state_dict(ours["ema"])
     facts = {"recipe": recipe.name, "steps": int(ours["step"]), "seed": recipe.training.seed,
-             "store_digest": str(ours["store_digest"]), **_numbers(ours.get("metrics", {}))}
+             "store_digest": str(ours["store_digest"]), **_figures(ours.get("metrics", {}))}
     spec = ModelFolder(wavegen_version=wavegen.__version__, name=name or recipe.name, audio=recipe.audio,
                        model=recipe.model, vocabulary=vocabulary, training=facts)
     save_model(out, model, spec, card, dtype)
@@ -252,9 +268,7 @@ _FETCH_AGAIN = "fetch or export it again"
 
 
 def _not_a_folder(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(4)
-    if path.suffix.lower() in PICKLES or start[:1] == b"\x80" or start == b"PK\x03\x04":
+    if path.suffix.lower() in PICKLES or _is_pickle(path):
         return (f"{path} is a PyTorch checkpoint or a pickle, which can run code when read, so wavegen never opens one; "
                 "a model is a folder made by `wavegen export RUN --out MODEL`")
     return f"{path} is a file; a model is a folder with {CONFIG} and {WEIGHTS}, made by `wavegen export`"
@@ -291,14 +305,27 @@ def _check_finite(weights: Mapping[str, torch.Tensor], where: str) -> None:
             raise ModelFileError(f"{where}: the weights {name} hold NaN or infinite numbers")
 
 
-def _last_checkpoint(run: Path) -> Path:
+def _last_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint of a run that can be read, and our part of it."""
     if not run.is_dir():
         raise ModelFileError(f"no training run at {run}; `wavegen train` makes one")
-    path = run / "checkpoints" / "last.ckpt"
-    if not path.is_file():
-        raise ModelFileError(f"{run} holds no checkpoint (checkpoints/last.ckpt): not a training run, or one that "
+    found = sorted((run / "checkpoints").glob("*.ckpt"), key=_step_of, reverse=True)
+    if not found:
+        raise ModelFileError(f"{run} holds no checkpoint (checkpoints/*.ckpt): not a training run, or one that "
                              "has not come that far")
-    return path
+    problems = []
+    for path in found:
+        try:
+            return path, _read_checkpoint(path)
+        except ModelFileError as error:
+            logger.warning("%s", error)
+            problems.append(error)
+    raise problems[0]
+
+
+def _step_of(path: Path) -> float:
+    digits = path.stem.rpartition("-")[2]
+    return int(digits) if digits.isdigit() else float("inf")  # last.ckpt
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
@@ -316,8 +343,10 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     return ours
 
 
-def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    return {str(key): round(float(value), 4) for key, value in metrics.items() if isinstance(value, (int, float))}
+def _figures(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """What training measured last, for the card."""
+    return {str(key): round(float(value), 4) for key, value in metrics.items()
+            if key != "step" and isinstance(value, (int, float))}
 
 
 @contextmanager
@@ -325,13 +354,16 @@ def _folder_appears(folder: Path) -> Iterator[Path]:
     """A new folder to fill, which takes its place when the block ends without an error."""
     if folder.exists() and not _replaceable(folder):
         raise ModelFileError(f"{folder} exists and is not a model folder; choose another place or remove it first")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    except OSError as error:
+        raise write_error(folder, error) from error
     try:
         new, old = scratch / "new", scratch / "old"
         new.mkdir()
         yield new
-        _sync(new)
+        sync_folder(new)
         if folder.exists():
             folder.rename(old)
         try:
@@ -340,7 +372,9 @@ def _folder_appears(folder: Path) -> Iterator[Path]:
             if old.exists():
                 old.rename(folder)
             raise
-        _sync(folder.parent)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise write_error(folder, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -355,16 +389,7 @@ def _replaceable(folder: Path) -> bool:
 def _write(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(file)
 
 
 def _to_json(spec: ModelFolder) -> str:

@@ -75,6 +75,17 @@ def plan_clip(request: Request, spec: ModelFolder) -> tuple[Plan, ...]:
     return tuple(_plan_label(request, spec, label, speaker, place) for place, label in enumerate(labels))
 
 
+def split_labels(text: str | None, known: Sequence[str]) -> str | list[str] | None:
+    """A label as typed: one of the known ones as it stands, else a sequence with commas between.
+
+    >>> split_labels("3,1,4", ["1", "3", "4"])
+    ['3', '1', '4']
+    """
+    if text is None or text in known or "," not in text:
+        return text
+    return [part.strip() for part in text.split(",")]
+
+
 def pause_samples(spec: ModelFolder) -> int:
     """Samples of silence between two labels of a sequence."""
     return round(PAUSE_SECONDS * spec.audio.sample_rate)

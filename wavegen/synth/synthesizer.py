@@ -173,9 +173,13 @@ class Synthesizer:
         Raises:
             ConfigError: at the call, not at the first chunk.
         """
+        return self.stream_request(Request(label, speaker, seconds, seed, clip, temperature, min_p), chunk_samples)
+
+    def stream_request(self, request: Request, chunk_samples: int = BLOCK_SAMPLES) -> Iterator[AudioChunk]:
+        """`stream` of a request."""
         if isinstance(chunk_samples, bool) or not isinstance(chunk_samples, int) or chunk_samples < 1:
             raise ConfigError(f"chunk_samples must be a whole number of at least 1, found {chunk_samples!r}")
-        plans = plan_clip(Request(label, speaker, seconds, seed, clip, temperature, min_p), self.spec)
+        plans = plan_clip(request, self.spec)
         self._restart_report()
         return self._chunks(plans, chunk_samples)
 

@@ -1,0 +1,59 @@
+"""wavegen info: what works here, or what a model is."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from wavegen.cli.options import Json, Verbose, print_json
+
+
+def info(
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A bundled model or a model folder.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Import torch and torchaudio to be sure; takes seconds.")] = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show versions, engines and bundled models, or the facts of one model."""
+    from wavegen.info import describe_installation, describe_model
+
+    facts = describe_installation(full) if model is None else describe_model(model)
+    if json:
+        print_json(facts)
+    else:
+        print("\n".join(_installation(facts) if model is None else _model(facts)))
+
+
+def _installation(facts: dict[str, Any]) -> list[str]:
+    cpu = facts["cpu"]
+    lines = [f"wavegen {facts['wavegen']}, Python {facts['python']}, {facts['platform']}",
+             f"cpu: {cpu['name']}, {cpu['cores']} usable core(s), {' '.join(cpu['vectors']) or 'no vector units known'}",
+             "packages: " + ", ".join(f"{name} {found or '(none)'}" for name, found in facts["packages"].items()),
+             "engines:"]
+    lines += [f"  {name}: {_usable(state)}" for name, state in facts["engines"].items()]
+    lines.append(f"torchaudio: {_usable(facts['torchaudio'])}")
+    lines.append(f"bundled models: {', '.join(facts['models']) or 'none'}")
+    return lines
+
+
+def _usable(state: dict[str, Any]) -> str:
+    if not state["usable"]:
+        return f"not usable: {state['reason']}"
+    return f"usable ({state['note']})" if state.get("note") else "usable"
+
+
+def _model(facts: dict[str, Any]) -> list[str]:
+    lines = [f"{facts['name']}: {facts['family']}, {facts['parameters']:,} parameters, {facts['bytes']:,} bytes",
+             f"path: {facts['path']}",
+             f"audio: {facts['sample_rate']} Hz, {facts['quantization_channels']} mu-law codes ({facts['codec']})"]
+    for name in ("labels", "speakers"):
+        if facts[name]:
+            lines.append(f"{name}: {', '.join(facts[name])}")
+    if facts["seconds"]:
+        lines.append(f"usual length: {facts['seconds'][0]} to {facts['seconds'][1]} s")
+    if "receptive_field" in facts:
+        lines.append(f"receptive field: {facts['receptive_field']} samples, "
+                     f"{facts['receptive_field'] / facts['sample_rate']:.3f} s")
+    lines += [f"training, {key}: {value}" for key, value in facts["training"].items()]
+    return lines

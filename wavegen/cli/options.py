@@ -1,0 +1,79 @@
+"""Options several commands share, and what they say about them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wavegen.errors import ConfigError
+
+STANDARD = Path("-")  # as a file name: stdin or stdout
+
+
+class Session:
+    """What one run of the command was told for all its parts."""
+
+    verbose = False
+
+
+def _be_verbose(value: bool) -> bool:
+    if value:
+        from wavegen.cli.logs import show_everything
+
+        Session.verbose = True
+        show_everything()
+    return value
+
+
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", callback=_be_verbose,
+                                       help="Show what is decided and why, and the traceback of an error.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="Recipe, such as recipes/fsdd/wavenet.yaml.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A bundled model such as digits, or a model folder.")]
+StoreFolder = Annotated[Path, typer.Option("--store", metavar="STORE", help="Store made by `wavegen prepare`.")]
+Engine = Annotated[str, typer.Option("--engine", metavar="NAME", help="auto, reference or numba.")]
+Precision = Annotated[str, typer.Option("--precision", metavar="NAME", help="auto, or what the engine offers.")]
+
+
+def print_json(value: Any, indent: int | None = 1) -> None:
+    """One value on stdout; without indent on one line."""
+    print(json.dumps(value, indent=indent, ensure_ascii=False, default=str))
+
+
+def note(text: str) -> None:
+    """One line for the user on stderr."""
+    print(text, file=sys.stderr)
+
+
+def require_one(**options: object) -> None:
+    """Exactly one of two options must be given.
+
+    Raises:
+        ConfigError: names both.
+    """
+    given = [name for name, value in options.items() if value is not None]
+    names = " or ".join(f"--{name}" if len(name) > 1 else f"-{name}" for name in options)
+    if len(given) != 1:
+        raise ConfigError(f"give {'one' if not given else 'only one'} of {names}")
+
+
+@contextmanager
+def progress_bar(total: int, unit: str) -> Iterator[Any]:
+    """A bar on stderr that is told how much more is done; none where stderr is not a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    with Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+                  console=console, transient=True) as bar:
+        task = bar.add_task(unit, total=total)
+        yield lambda amount: bar.advance(task, amount)

@@ -1,0 +1,230 @@
+"""From a synthesizer to files: one file, standard output, or a folder with a manifest.
+
+Audio is written chunk by chunk, so memory does not depend on its length. A file appears whole
+or not at all; the same requests give the same bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from wavegen.audio import io
+from wavegen.audio.atomic import atomic_write
+from wavegen.errors import ConfigError, PartialFailureError, WavegenError, did_you_mean
+from wavegen.synth.plan import Request, clip_samples, plan_clip
+from wavegen.synth.synthesizer import AudioChunk, Synthesizer
+
+ENDINGS = (".wav", ".flac")
+MANIFEST = "manifest.jsonl"
+WINDOW_CLIPS = 64  # made at once, so that rows of like length share a batch
+WINDOW_SAMPLES = 2**22  # 16 MiB of float32
+
+logger = logging.getLogger(__name__)
+Progress = Callable[[int], None]  # told how many more samples are done
+
+
+@dataclass(frozen=True)
+class Written:
+    """What happened to one clip of a batch: its row in the manifest."""
+
+    row: dict[str, Any]
+    error: WavegenError | OSError | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(self.row, ensure_ascii=False)
+
+
+def write_clip(synthesizer: Synthesizer, request: Request, path: Path, progress: Progress | None = None) -> Written:
+    """Speak one clip into a wav file (or flac, by the name's ending).
+
+    Raises:
+        ConfigError: the folder of `path` does not exist, or the request does not fit the model.
+        WavegenError, OSError: the file cannot be written; nothing is left behind.
+    """
+    check_place(path, ENDINGS)
+    if path.suffix.lower() == ".wav":
+        with io.WavWriter(path, synthesizer.sample_rate) as writer:
+            for chunk in _chunks(synthesizer, request, progress):
+                writer.write(chunk.waveform)
+    else:
+        chunks = [chunk.waveform for chunk in _chunks(synthesizer, request, progress)]
+        io.save(path, np.concatenate(chunks), synthesizer.sample_rate)
+    return Written(_row(synthesizer, request, str(path)))
+
+
+def write_stream(synthesizer: Synthesizer, request: Request, file: BinaryIO,
+                 progress: Progress | None = None) -> Written:
+    """Speak one clip into an open file or pipe as 16-bit wav; a player can begin at once."""
+    num_samples = total_samples(synthesizer, [request])
+    # Where the header cannot say how much follows, a player reads on to the end.
+    fits = io.HEADER_BYTES + 2 * num_samples <= io.MAX_WAV_BYTES
+    file.write(io.wav_header(synthesizer.sample_rate, num_samples if fits else None))
+    for chunk in _chunks(synthesizer, request, progress):
+        file.write(io.to_pcm16(chunk.waveform).tobytes())
+        file.flush()
+    return Written(_row(synthesizer, request, "-"))
+
+
+def write_clips(synthesizer: Synthesizer, requests: Sequence[Request], folder: Path,
+                progress: Progress | None = None) -> list[Written]:
+    """Speak each request into its own wav file in `folder`, beside a manifest with a JSON line each.
+
+    A clip that cannot be written is reported in its row and the others go on; a full disk ends the
+    batch. Clips done before an interruption stay, with a manifest that names them.
+
+    Raises:
+        ConfigError: a request does not fit the model; nothing is written.
+        OSError, WavegenError: not a single clip could be written.
+    """
+    total_samples(synthesizer, requests)  # checks them all
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[Written] = []
+    try:
+        for window in _windows(synthesizer, requests):
+            for outcome in _write_window(synthesizer, window, folder, progress):
+                written.append(outcome)
+                if outcome.error is not None and is_disk_full(outcome.error):
+                    return written
+    finally:
+        if any(outcome.error is None for outcome in written):
+            _write_manifest(folder / MANIFEST, written)
+    return written
+
+
+def check_written(written: Sequence[Written], num_requests: int) -> None:
+    """Raise what a batch that did not fully succeed ends with.
+
+    Raises:
+        OSError, WavegenError: every clip failed; the first reason.
+        PartialFailureError: some failed, or a full disk left some undone.
+    """
+    failed = [outcome for outcome in written if outcome.error is not None]
+    if not failed:
+        return
+    first = failed[0].error
+    assert first is not None
+    if len(failed) == len(written):
+        raise first
+    done = len(written) - len(failed)
+    raise PartialFailureError(f"{num_requests - done} of {num_requests} clips were not written; the first, "
+                              f"clip {failed[0].row['clip']}: {first}")
+
+
+def check_place(path: Path, endings: Sequence[str]) -> None:
+    """Fail before the work is done rather than after it.
+
+    Raises:
+        ConfigError: a name without one of the endings, or a folder that does not exist.
+    """
+    if path.suffix.lower() not in endings:
+        raise ConfigError(f'cannot write "{path}": unknown format "{path.suffix}"; '
+                          f"{did_you_mean(path.suffix, endings)}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def total_samples(synthesizer: Synthesizer, requests: Sequence[Request]) -> int:
+    """Length of all clips together.
+
+    Raises:
+        ConfigError: a request does not fit the model.
+    """
+    return sum(clip_samples(plan_clip(request, synthesizer.spec), synthesizer.spec) for request in requests)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is a full disk, a quota or a limit on file size."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        error = error.__cause__
+    return False
+
+
+def clip_name(request: Request) -> str:
+    """File name of a clip: label, speaker and number, such as `7_george_00003.wav`."""
+    label = request.label
+    labels = [label] if isinstance(label, (str, int)) else label or []
+    parts = ["-".join(map(str, labels)), "" if request.speaker is None else str(request.speaker)]
+    safe = [re.sub(r"[^\w.-]", "-", part)[:60] for part in parts if part]
+    return "_".join([*safe, f"{request.clip:05d}"]) + ".wav"
+
+
+def _write_manifest(path: Path, written: Sequence[Written]) -> None:
+    try:
+        with atomic_write(path) as file:
+            file.write("".join(outcome.to_json() + "\n" for outcome in written).encode())
+    except WavegenError as error:
+        # Where the disk is full the clips' own error is the one to end with.
+        if not is_disk_full(error):
+            raise
+        logger.warning("%s", error)
+
+
+def _write_window(synthesizer: Synthesizer, window: Sequence[Request], folder: Path,
+                  progress: Progress | None) -> Iterator[Written]:
+    if len(window) == 1:
+        yield _guarded(synthesizer, window[0], folder,
+                       lambda path: write_clip(synthesizer, window[0], path, progress))
+        return
+    for request, audio in zip(window, synthesizer.generate_batch(window), strict=True):
+        yield _guarded(synthesizer, request, folder, _saver(audio))
+        if progress:
+            progress(audio.num_samples)
+
+
+def _saver(audio: AudioChunk) -> Callable[[Path], object]:
+    return lambda path: audio.save(path)
+
+
+def _guarded(synthesizer: Synthesizer, request: Request, folder: Path, write: Callable[[Path], object]) -> Written:
+    path = folder / clip_name(request)
+    try:
+        write(path)
+    except (WavegenError, OSError) as error:
+        return Written({"path": path.name, "clip": request.clip, "error": str(error)}, error)
+    return Written(_row(synthesizer, request, path.name))
+
+
+def _windows(synthesizer: Synthesizer, requests: Sequence[Request]) -> Iterator[list[Request]]:
+    """Neighbouring requests whose audio fits in memory together."""
+    window: list[Request] = []
+    num_samples = 0
+    for request in requests:
+        size = clip_samples(plan_clip(request, synthesizer.spec), synthesizer.spec)
+        if window and (len(window) == WINDOW_CLIPS or num_samples + size > WINDOW_SAMPLES):
+            yield window
+            window, num_samples = [], 0
+        window.append(request)
+        num_samples += size
+    yield window
+
+
+def _chunks(synthesizer: Synthesizer, request: Request, progress: Progress | None) -> Iterator[AudioChunk]:
+    for chunk in synthesizer.stream_request(request):
+        yield chunk
+        if progress:
+            progress(chunk.num_samples)
+
+
+def _row(synthesizer: Synthesizer, request: Request, path: str) -> dict[str, Any]:
+    num_samples = clip_samples(plan_clip(request, synthesizer.spec), synthesizer.spec)
+    label = request.label
+    return {"path": path, "model": synthesizer.spec.name, "label": label if label is None else _plain(label),
+            "speaker": request.speaker, "clip": request.clip, "seed": request.seed,
+            "temperature": request.temperature, "min_p": request.min_p, "num_samples": num_samples,
+            "sample_rate": synthesizer.sample_rate, "seconds": round(num_samples / synthesizer.sample_rate, 6),
+            "engine": synthesizer.engine.name, "precision": synthesizer.engine.precision}
+
+
+def _plain(label: str | int | Sequence[str | int]) -> Any:
+    return label if isinstance(label, (str, int)) else list(label)

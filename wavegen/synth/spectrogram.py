@@ -1,0 +1,121 @@
+"""A picture of clips: their spectrograms, in a grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from wavegen.audio import io
+from wavegen.audio.atomic import atomic_write
+from wavegen.errors import MissingBackendError
+from wavegen.synth.files import Written, check_place
+from wavegen.synth.plan import Request
+from wavegen.synth.synthesizer import Synthesizer
+
+ENDINGS = (".png", ".svg", ".pdf")
+MAX_CLIPS = 25
+MAX_SECONDS = 60.0  # a picture of more shows nothing
+WINDOW_SECONDS = 0.02
+RANGE_DB = 80.0  # below the loudest point, the darkest colour
+
+
+def check_plot(path: str | Path) -> None:
+    """Fail before the work is done rather than after it.
+
+    Raises:
+        MissingBackendError: matplotlib is not installed.
+        ConfigError: the name or the folder of the picture will not do.
+    """
+    path = Path(path)
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise MissingBackendError(f"--plot needs matplotlib ({error}): pip install matplotlib") from error
+    check_place(path, ENDINGS)
+
+
+def plot_written(path: str | Path, synthesizer: Synthesizer, requests: Sequence[Request], written: Sequence[Written],
+                 folder: Path | None = None) -> None:
+    """Draw clips that were written; what went to stdout is spoken again, to the same samples.
+
+    Args:
+        folder: of a batch; None where the rows name the file itself.
+    """
+    pictures = []
+    for request, outcome in list(zip(requests, written, strict=False))[:MAX_CLIPS]:
+        if outcome.error is not None:
+            continue
+        if outcome.row["path"] == "-":
+            waveform = _beginning(synthesizer, request)
+        else:
+            waveform, _ = io.load((folder or Path()) / outcome.row["path"])
+        title = ", ".join(str(value) for value in (outcome.row["label"], request.speaker) if value is not None)
+        pictures.append((title or f"clip {request.clip}", waveform))
+    if pictures:
+        plot_clips(path, pictures, synthesizer.sample_rate)
+
+
+def spectrogram(waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, float]:
+    """Decibels below the loudest point, float32 (frequencies, F), and the seconds between frames."""
+    size = max(16, 2 * round(WINDOW_SECONDS * sample_rate / 2))
+    hop = size // 4
+    padded = np.pad(waveform, (size // 2, size))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[: len(waveform) + 1 : hop]
+    power = np.abs(np.fft.rfft(frames * np.hanning(size), axis=1)).astype(np.float32) ** 2
+    decibels = 10 * np.log10(np.maximum(power, 1e-12))
+    return np.maximum(decibels - decibels.max(), -RANGE_DB).T, hop / sample_rate
+
+
+def plot_clips(path: str | Path, clips: Sequence[tuple[str, np.ndarray]], sample_rate: int) -> None:
+    """Draw titled waveforms as a grid of spectrograms on one frequency axis.
+
+    Args:
+        path: picture to write, whole or not at all.
+        clips: (title, waveform); the first `MAX_CLIPS` of them, the first `MAX_SECONDS` of each.
+
+    Raises:
+        MissingBackendError: matplotlib is not installed.
+    """
+    check_plot(path)
+    from matplotlib.figure import Figure
+
+    clips = clips[:MAX_CLIPS]
+    columns = min(len(clips), 5)
+    rows = math.ceil(len(clips) / columns)
+    width = 8.0 if len(clips) == 1 else 2.4 * columns
+    figure = Figure(figsize=(width, 0.6 + 2.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for place, axis in enumerate(axes.flat):
+        if place >= len(clips):
+            axis.set_visible(False)
+            continue
+        title, waveform = clips[place]
+        waveform = waveform[: int(MAX_SECONDS * sample_rate)]
+        picture, _ = spectrogram(waveform, sample_rate)
+        axis.imshow(picture, origin="lower", aspect="auto", cmap="magma", vmin=-RANGE_DB, vmax=0.0,
+                    extent=(0.0, len(waveform) / sample_rate, 0.0, sample_rate / 2000))
+        axis.set_title(title, fontsize=9)
+        if place % columns == 0:
+            axis.set_ylabel("kHz")
+        axis.set_xlabel("s")
+    content = BytesIO()
+    path = Path(path)
+    # Without the program's name and the date in it, the same audio gives the same picture.
+    metadata = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    figure.savefig(content, format=path.suffix[1:].lower(), dpi=120, metadata=metadata[path.suffix.lower()])
+    with atomic_write(path) as file:
+        file.write(content.getvalue())
+
+
+def _beginning(synthesizer: Synthesizer, request: Request) -> np.ndarray:
+    chunks, num_samples = [], 0
+    for chunk in synthesizer.stream_request(request):
+        chunks.append(chunk.waveform)
+        num_samples += chunk.num_samples
+        if num_samples >= MAX_SECONDS * synthesizer.sample_rate:
+            break
+    return np.concatenate(chunks)
