@@ -2,9 +2,54 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from wavegen.config import TrimConfig
+from wavegen.config import PrepareConfig, TrimConfig
+from wavegen.errors import AudioError
+
+SILENCE = 1e-4  # a clip whose peak lies below holds three steps of 16 bits at most
+CLIPPED = 0.999  # a sample at least this large has probably met the limit of its recorder
+
+
+class Levelled(NamedTuple):
+    """A clip at the level a recipe asks for."""
+
+    waveform: np.ndarray  # float32 (T,), in [-1, 1]
+    gain: float  # what the recording was multiplied by
+    peak: float  # largest magnitude before that, without the offset
+
+
+def level(waveform: np.ndarray, sample_rate: int, config: PrepareConfig) -> Levelled:
+    """Offset, gain, trimming and fades, in this order.
+
+    Args:
+        waveform: float32 (T,), finite.
+        sample_rate: Hz.
+        config: which steps, and how far.
+
+    Raises:
+        AudioError: the clip is silent.
+    """
+    if config.remove_dc:
+        waveform = remove_dc(waveform)
+    peak = float(np.max(np.abs(waveform))) if waveform.size else 0.0
+    if not peak > SILENCE:
+        raise AudioError(f"silent: its peak is {peak:.2g} of full scale")
+    gain = 1.0
+    if config.normalize == "peak":
+        waveform, gain = normalize_peak(waveform, config.peak)
+    if config.trim is not None:
+        start, stop = trim_bounds(waveform, sample_rate, config.trim)
+        waveform = waveform[start:stop]
+    waveform = fade(waveform, sample_rate, config.fade_in_ms, config.fade_out_ms)
+    return Levelled(np.clip(waveform, -1.0, 1.0), gain, peak)
+
+
+def count_clipped(waveform: np.ndarray) -> int:
+    """Number of samples at or beyond full scale, to be asked before anything else is done."""
+    return int(np.count_nonzero(np.abs(waveform) >= CLIPPED))
 
 
 def remove_dc(waveform: np.ndarray) -> np.ndarray:
@@ -64,7 +109,7 @@ def trim_bounds(waveform: np.ndarray, sample_rate: int, trim: TrimConfig) -> tup
 
 
 def fade(waveform: np.ndarray, sample_rate: int, fade_in_ms: float, fade_out_ms: float) -> np.ndarray:
-    """Ramp both ends linearly to zero; a fade takes at most half of the clip. float32 (T,) to float32 (T,)."""
+    """Ramp both ends linearly to zero, over at most half of the clip each: float32 (T,) to float32 (T,)."""
     faded: np.ndarray = np.array(waveform, dtype=np.float32)
     num_in = min(round(fade_in_ms * sample_rate / 1000), len(faded) // 2)
     num_out = min(round(fade_out_ms * sample_rate / 1000), len(faded) // 2)

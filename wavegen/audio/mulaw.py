@@ -34,7 +34,8 @@ def encode(waveform: np.ndarray, quantization_channels: int = 256) -> np.ndarray
     peak = float(np.max(np.abs(amplitude))) if amplitude.size else 0.0
     if not peak <= 1.0:
         found = f"a peak of {peak:g}" if np.isfinite(peak) else "NaN or infinite samples"
-        raise ValueError(f"mu-law codes need finite samples in [-1, 1], found {found}; normalise the waveform first")
+        raise ValueError(f"mu-law codes need finite samples in [-1, 1], found {found}; "
+                         "normalise the waveform first")
     companded = np.sign(amplitude) * np.log1p(mu * np.abs(amplitude)) / np.log1p(mu)
     codes: np.ndarray = np.floor((companded + 1.0) / 2.0 * mu + 0.5).astype(np.int64)
     return codes
@@ -69,8 +70,8 @@ def to_companded(codes: np.ndarray, quantization_channels: int = 256) -> np.ndar
         float32 (..., T) in [-1, 1], equally spaced by 2 / (Q - 1).
     """
     codes = _checked(codes, quantization_channels)
-    companded: np.ndarray = (codes.astype(np.float64) * 2.0 / _mu(quantization_channels) - 1.0).astype(np.float32)
-    return companded
+    companded: np.ndarray = codes.astype(np.float64) * 2.0 / _mu(quantization_channels) - 1.0
+    return companded.astype(np.float32)
 
 
 def silence_code(quantization_channels: int = 256) -> int:
@@ -102,5 +103,6 @@ def _checked(codes: np.ndarray, quantization_channels: int) -> np.ndarray:
     if not np.issubdtype(codes.dtype, np.integer):
         raise ValueError(f"codes must be integers, found {codes.dtype}")
     if codes.size and not 0 <= int(codes.min()) <= int(codes.max()) < quantization_channels:
-        raise ValueError(f"codes must lie in [0, {quantization_channels}), found {codes.min()} to {codes.max()}")
+        raise ValueError(f"codes must lie in [0, {quantization_channels}), "
+                         f"found {codes.min()} to {codes.max()}")
     return codes

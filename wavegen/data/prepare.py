@@ -1,71 +1,306 @@
-"""From a folder of recordings to a store."""
+"""From a folder of recordings to a store: `wavegen prepare`.
+
+    plan -> (read -> resample -> level -> encode, in worker processes) -> shards and index -> report -> rename
+
+All is written into a hidden folder beside the store and renamed at the end. What is written depends on the
+recordings and the recipe alone: not on the number of workers, nor on how often the run was interrupted.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
-import re
+import logging
+import os
+import shutil
+import sqlite3
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from wavegen.audio import io, levels, mulaw
-from wavegen.config import AudioConfig, PrepareConfig, Recipe
-from wavegen.data.store import FileRecord, StoreInfo, Totals, code_dtype, sha256_of
-from wavegen.errors import AudioError
+from wavegen.audio.atomic import atomic_write, sync_folder, write_error
+from wavegen.config import MelSpec, PrepareConfig, Recipe
+from wavegen.data.plan import Item, Plan, build_plan, differences
+from wavegen.data.pool import Crash, run_ordered
+from wavegen.data.report import build_report
+from wavegen.data.store import INFO, REPORT, code_dtype, read_info
+from wavegen.data.writer import StoreWriter
+from wavegen.errors import AudioError, BadInputError, ConfigError, StoreError, WavegenError
 
-SILENCE = 1e-4  # a clip whose peak lies below holds three steps of 16 bits at most
+logger = logging.getLogger(__name__)
+
+FILE_SECONDS = 300.0  # a file that takes longer is reported and left out
+CHECKPOINT_SECONDS = 2.0  # of work a killed run may lose
+FILES_PER_WORKER = 16  # fewer are not worth starting another process for
 
 
-def level(waveform: np.ndarray, sample_rate: int, config: PrepareConfig) -> tuple[np.ndarray, float, float]:
-    """Offset, gain, trimming, fades: (T,) to (T',), with the gain and the peak found."""
-    if config.remove_dc:
-        waveform = levels.remove_dc(waveform)
-    peak = float(np.max(np.abs(waveform)))
-    if not peak > SILENCE:
-        raise AudioError(f"silent: its peak is {peak:.2g}")
-    gain = 1.0
-    if config.normalize == "peak":
-        waveform, gain = levels.normalize_peak(waveform, config.peak)
-    if config.trim is not None:
-        start, stop = levels.trim_bounds(waveform, sample_rate, config.trim)
-        waveform = waveform[start:stop]
-    waveform = levels.fade(waveform, sample_rate, config.fade_in_ms, config.fade_out_ms)
-    return np.clip(waveform, -1.0, 1.0), gain, peak
+class Clip(NamedTuple):
+    """What a worker makes of a recording."""
+
+    codes: bytes
+    features: bytes  # float16 (F, n_mels), empty without a MelSpec
+    gain: float
+    peak: float
+    clipped: int
+
+
+class Settings(NamedTuple):
+    """All a worker needs to know."""
+
+    sample_rate: int
+    quantization_channels: int
+    code_dtype: str
+    config: PrepareConfig
+    mel: MelSpec | None
+    basis: np.ndarray | None
 
 
 def prepare(recipe: Recipe, data_dir: str | Path, out_dir: str | Path, strict: bool = False,
             workers: int | None = None, progress: bool = True) -> dict[str, Any]:
-    config, audio, data_dir, out = recipe.prepare, recipe.audio, Path(data_dir), Path(out_dir)
-    out.mkdir(parents=True)
-    splits: dict[str, Totals] = {"train": Totals(utterances=0, samples=0)}
-    labels, speakers, offset = set(), set(), 0
-    with open(out / "index.jsonl", "wb") as index, open(out / "codes-00000.u8", "wb") as shard:
-        for path in sorted(p for p in data_dir.glob(config.glob) if p.is_file()):
-            source = path.relative_to(data_dir).as_posix()
-            match = re.fullmatch(config.pattern or ".*", source)
-            groups = match.groupdict() if match else {}
-            split = next((name for name, wanted in config.splits.items()
-                          if all(groups.get(k) in v for k, v in wanted.items())), "train")
-            waveform, rate = io.load(path, audio.sample_rate)
-            clipped = int(np.count_nonzero(np.abs(waveform) >= 0.999))
-            waveform, gain, peak = level(waveform, rate, config)
-            codes = mulaw.encode(waveform, audio.quantization_channels).astype(code_dtype(audio))
-            row = {"id": groups.get("id") or source, "shard": 0, "offset": offset, "num_samples": len(codes),
-                   "split": split, "label": groups.get("label"), "speaker": groups.get("speaker"),
-                   "text": groups.get("text"), "source": source, "gain": gain, "clipped": clipped,
-                   "peak": float(np.float32(peak))}
-            index.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-            shard.write(codes.tobytes())
-            offset += len(codes)
-            labels.add(row["label"])
-            speakers.add(row["speaker"])
-            old = splits.get(split, Totals(utterances=0, samples=0))
-            splits[split] = Totals(utterances=old.utterances + 1, samples=old.samples + len(codes))
-    records = [FileRecord(name=n, bytes=(out / n).stat().st_size, sha256=sha256_of(out / n))
-               for n in ("index.jsonl", "codes-00000.u8")]
-    info = StoreInfo(audio=audio, labels=config.labels or tuple(sorted(labels)),
-                     speakers=config.speakers or tuple(sorted(speakers)), splits=splits, index=records[0],
-                     codes=(records[1],), prepare=config)
-    (out / "store.json").write_text(info.model_dump_json(indent=2) + "\n", "utf-8")
-    return {}
+    """Make the store of a recipe from a folder of recordings.
+
+    A recording that cannot be used is left out and reported with its reason. A killed run is continued
+    by running it again; a store that is already there is left as it is.
+
+    Args:
+        recipe: `audio` and `prepare` are used.
+        data_dir: folder of recordings.
+        out_dir: folder of the store; must not exist, be empty, or hold this very store.
+        strict: a recording that cannot be used is an error.
+        workers: processes; None takes one a CPU, 0 works in this process, where a file that crashes
+            the decoder crashes the run.
+        progress: show a bar on stderr if that is a terminal.
+
+    Returns:
+        The report, as in `report.json`, and under "status" either "prepared" or "unchanged".
+
+    Raises:
+        BadInputError: no recordings, none that can be used, or with `strict` one that cannot.
+        ConfigError: settings that cannot be met.
+        StoreError: another store is in the way, or is being written by another process.
+        WavegenError: the store cannot be written; nothing half-written is left.
+    """
+    out, data = Path(os.path.abspath(out_dir)), Path(data_dir)
+    partial = out.with_name(f".{out.name}.partial")
+    _check_free(out, recipe)
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        with _locked(partial, out):
+            try:
+                return _prepare(recipe, data, out, partial, strict, workers, progress)
+            except (WavegenError, OSError, sqlite3.Error):
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+            except KeyboardInterrupt:
+                logger.warning("interrupted; run the same again to continue where it stopped")
+                raise
+    except OSError as error:
+        raise write_error(out, error) from error
+    except sqlite3.Error as error:
+        raise WavegenError(f"{out} could not be written: {error}") from error
+
+
+def _prepare(recipe: Recipe, data: Path, out: Path, partial: Path, strict: bool, workers: int | None,
+             progress: bool) -> dict[str, Any]:
+    plan = build_plan(partial / "plan.sqlite", data, recipe.prepare, leave_out=out)
+    try:
+        if (out / INFO).is_file():
+            report = _unchanged(out, plan, strict)
+            shutil.rmtree(partial)
+            return report
+        with StoreWriter(partial, recipe.audio, recipe.prepare, plan.fingerprint) as writer:
+            if writer.num_done:
+                logger.info("continuing %s: %d of %d are done", out, writer.num_done, plan.num_items)
+            _write_all(recipe, data, plan, writer, strict, workers, progress)
+            if writer.num_utterances == 0:
+                first = next(writer.skipped())
+                raise BadInputError(f"none of the {plan.num_items} files below {data} can be used; "
+                                    f"the first is {first['source']}: {first['reason']}")
+            info, columns = writer.finish(plan.sources)
+            report = build_report(info, columns, plan.num_items, writer.skipped())
+    finally:
+        plan.close()
+    for line in report["warnings"]:
+        logger.warning(line)
+    with atomic_write(writer.folder / REPORT) as file:
+        file.write((json.dumps(report, ensure_ascii=False, indent=1) + "\n").encode())
+    os.replace(writer.folder, out)
+    sync_folder(out.parent)
+    shutil.rmtree(partial)
+    logger.info("%s: %d utterances, %d files left out", out, report["utterances"], report["num_skipped"])
+    return {"status": "prepared", **report}
+
+
+def _write_all(recipe: Recipe, data: Path, plan: Plan, writer: StoreWriter, strict: bool, workers: int | None,
+               progress: bool) -> None:
+    """Take every recording of the plan that is not done, in order."""
+    left = plan.num_items - writer.num_done
+    clips = _clips(recipe, data, plan, writer.num_done, _num_workers(workers, left))
+    with contextlib.closing(clips), _bar(progress, plan.num_items, writer.num_done) as advance:
+        for item, clip in clips:
+            if isinstance(clip, Clip):
+                writer.add(item, clip.codes, clip.features, clip.gain, clip.peak, clip.clipped)
+            elif strict:
+                raise AudioError(f"{data / item.source} cannot be used: {clip}; repair or remove it, "
+                                 "or leave out --strict to skip such files")
+            else:
+                writer.skip(item, clip)
+            writer.checkpoint(CHECKPOINT_SECONDS)
+            advance()
+
+
+def _clips(recipe: Recipe, data: Path, plan: Plan, start: int,
+           num_workers: int) -> Generator[tuple[Item, Clip | str], None, None]:
+    """Each item with its clip, or with the reason there is none."""
+    audio, basis = recipe.audio, None
+    if audio.mel is not None:
+        from wavegen.audio.mel import mel_basis
+
+        basis = mel_basis(audio.mel)
+    settings = Settings(audio.sample_rate, audio.quantization_channels, code_dtype(audio), recipe.prepare,
+                        audio.mel, basis)
+    function = functools.partial(read_clip, settings)
+    jobs = ((str(data / item.source), item.reason) for item in plan.items(start))
+    results = (function(job) for job in jobs)
+    if num_workers:
+        results = run_ordered(function, jobs, num_workers, FILE_SECONDS)
+    with contextlib.closing(results):
+        for item, result in zip(plan.items(start), results, strict=True):
+            yield item, result.reason if isinstance(result, Crash) else result
+
+
+def read_clip(settings: Settings, job: tuple[str, str | None]) -> Clip | str:
+    """One recording as codes, or the reason why it cannot be used.
+
+    Args:
+        settings: of the recipe.
+        job: path, and the reason not to open it if there is one already.
+    """
+    path, reason = job
+    if reason is not None:
+        return reason
+    try:
+        return _read_clip(settings, path)
+    except AudioError as error:
+        return str(error).removeprefix(f"{path} ").removeprefix("cannot be used: ")
+    except MemoryError:
+        return "it needs more memory than there is"
+    except Exception as error:  # whatever a decoder comes up with costs one file, not the run
+        return f"{type(error).__name__}: {error}"
+
+
+def _read_clip(settings: Settings, path: str) -> Clip:
+    waveform, rate = io.read(path)
+    clipped = levels.count_clipped(waveform)
+    waveform = io.resample(waveform, rate, settings.sample_rate)
+    if len(waveform) == 0:
+        raise AudioError(f"nothing is left of it at {settings.sample_rate} Hz")
+    waveform, gain, peak = levels.level(waveform, settings.sample_rate, settings.config)
+    seconds, shortest, longest = (len(waveform) / settings.sample_rate, settings.config.min_seconds,
+                                  settings.config.max_seconds)
+    if seconds < shortest:
+        raise AudioError(f"too short: {seconds:.3g} s after trimming, min_seconds is {shortest:g}")
+    if longest is not None and seconds > longest:
+        raise AudioError(f"too long: {seconds:.3g} s after trimming, max_seconds is {longest:g}")
+    codes = mulaw.encode(waveform, settings.quantization_channels).astype(settings.code_dtype)
+    features = b""
+    if settings.mel is not None:
+        from wavegen.audio.mel import log_mel
+
+        _one_thread()
+        mel = log_mel(waveform, settings.mel, settings.basis)
+        features = np.ascontiguousarray(mel.T, dtype="<f2").tobytes()
+    return Clip(codes.tobytes(), features, gain, float(np.float32(peak)), clipped)
+
+
+@functools.cache
+def _one_thread() -> None:
+    """Workers share the CPUs already."""
+    import multiprocessing
+
+    import torch
+
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)
+
+
+def _num_workers(workers: int | None, num_files: int) -> int:
+    if workers is not None and workers < 0:
+        raise ConfigError(f"workers must be 0 or more, found {workers}")
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = cpus if workers is None else workers
+    return min(wanted, max(1, num_files // FILES_PER_WORKER))
+
+
+@contextlib.contextmanager
+def _bar(progress: bool, total: int, done: int) -> Iterator[Any]:
+    """A progress bar on stderr, if that is a terminal; gives the function that moves it one on."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not progress or not console.is_terminal:
+        yield lambda: None
+        return
+    columns = (TextColumn("prepare"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("prepare", total=total, completed=done)
+        yield lambda: bar.advance(task)
+
+
+@contextlib.contextmanager
+def _locked(partial: Path, out: Path) -> Iterator[None]:
+    """Keep a second run away; the lock ends with the process, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # not on this system: two runs at once are then the user's to avoid
+        yield
+        return
+    handle = os.open(partial, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreError(f"{out} is being prepared by another process; wait for it or end it") from error
+        except OSError:
+            logger.debug("this file system has no locks")
+        yield
+    finally:
+        os.close(handle)
+
+
+def _check_free(out: Path, recipe: Recipe) -> None:
+    """Refuse to touch anything but an empty place or a store of the same settings."""
+    if not out.exists():
+        return
+    if not (out / INFO).is_file():
+        if not out.is_dir() or any(out.iterdir()):
+            raise StoreError(f"{out} exists and is no store; choose another --out")
+        return
+    info = read_info(out)
+    found, wanted = ({"audio": origin.audio.model_dump(mode="json"),
+                      "prepare": origin.prepare.model_dump(mode="json")} for origin in (info, recipe))
+    lines = differences(found, wanted)
+    if lines:
+        raise StoreError(f"store {out} was prepared with other settings: {'; '.join(lines)}. "
+                         "Choose another --out, or delete it first")
+
+
+def _unchanged(out: Path, plan: Plan, strict: bool) -> dict[str, Any]:
+    """The report of a store that is already there, if the recordings are still the same."""
+    info = read_info(out)
+    if info.sources and info.sources != plan.sources:
+        raise StoreError(f"store {out} was prepared from other recordings than are there now; "
+                         "choose another --out, or delete it first")
+    report: dict[str, Any] = json.loads((out / REPORT).read_text("utf-8")) if (out / REPORT).is_file() else {}
+    skipped = report.get("skipped", [])
+    if strict and skipped:
+        raise AudioError(f"store {out} was prepared without {len(skipped)} files that cannot be used, the "
+                         f"first {skipped[0]['source']}: {skipped[0]['reason']}; repair or remove them, or "
+                         "leave out --strict")
+    logger.info("%s is already there, with the same settings and recordings; nothing was done", out)
+    return {"status": "unchanged", **report}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -19,14 +20,29 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from wavegen.config import AudioConfig, Config, PrepareConfig, parse
-from wavegen.errors import ConfigError, StoreError, did_you_mean
+from wavegen.audio.atomic import atomic_write
+from wavegen.audio.mel import num_frames
+from wavegen.config import AudioConfig, Config, MelSpec, PrepareConfig, parse
+from wavegen.errors import ConfigError, StoreError, WavegenError, did_you_mean
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
+INDEX, COLUMNS_FILE, REPORT, INFO = "index.jsonl", "columns.npy", "report.json", "store.json"
 COLUMNS = np.dtype([
-    ("shard", "<i4"), ("offset", "<i8"), ("num_samples", "<i8"), ("split", "<i2"), ("label", "<i4"),
-    ("speaker", "<i4"), ("gain", "<f8"), ("clipped", "<i8"), ("peak", "<f4"), ("line", "<i8"),
-])  # `line` is the byte offset of the row in index.jsonl; label and speaker are -1 for none
+    ("shard", "<i4"),
+    ("offset", "<i8"),  # in its shard
+    ("num_samples", "<i8"),
+    ("frame_offset", "<i8"),  # of its features in their shard
+    ("num_frames", "<i4"),
+    ("split", "<i2"),
+    ("label", "<i4"),  # -1 is none
+    ("speaker", "<i4"),  # -1 is none
+    ("gain", "<f8"),
+    ("clipped", "<i8"),
+    ("peak", "<f4"),
+    ("line", "<i8"),  # bytes of index.jsonl before the row
+])
 
 
 class FileRecord(Config):
@@ -56,6 +72,8 @@ class StoreInfo(Config):
     index: FileRecord
     codes: tuple[FileRecord, ...]
     features: tuple[FileRecord, ...] = ()
+    columns: FileRecord | None = None
+    sources: str = ""  # fingerprint of the list of recordings
     prepare: PrepareConfig
 
     @property
@@ -64,6 +82,11 @@ class StoreInfo(Config):
         parts = [self.audio.model_dump_json(), self.index.sha256]
         parts += [record.sha256 for record in (*self.codes, *self.features)]
         return hashlib.sha256(json.dumps([parts, self.labels, self.speakers]).encode()).hexdigest()
+
+    @property
+    def files(self) -> tuple[FileRecord, ...]:
+        """What must be there; the columns can be made again."""
+        return (self.index, *self.codes, *self.features)
 
 
 class Store:
@@ -92,17 +115,20 @@ class Store:
         """Open a store.
 
         Raises:
-            StoreError: there is none, it is unfinished, of another version, or a file is missing or cut short.
+            StoreError: there is none, it is of another version, or a file is missing or cut short.
         """
         path = Path(path)
         info = read_info(path)
-        for record in (info.index, *info.codes, *info.features):
+        for record in info.files:
             file = path / record.name
             if not file.is_file() or file.stat().st_size != record.bytes:
                 found = f"{file.stat().st_size} bytes" if file.is_file() else "no such file"
                 raise StoreError(f"store {path} is damaged: {record.name} should have {record.bytes} bytes, "
                                  f"found {found}; prepare it again")
         return cls(path, info, _load_columns(path, info))
+
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        return Store.open, (self.path,)  # a loader's worker maps the files itself
 
     def __len__(self) -> int:
         return len(self._columns)
@@ -124,11 +150,20 @@ class Store:
         """Codes of a row: uint8 or uint16 (T,), a read-only view of the file."""
         column = self._columns[row]
         shard, offset, length = int(column["shard"]), int(column["offset"]), int(column["num_samples"])
-        codes: np.ndarray = self._map(self.info.codes[shard], code_dtype(self.audio))[offset : offset + length]
-        return codes
+        values = self._map(self.info.codes[shard], code_dtype(self.audio))
+        return values[offset : offset + length]
+
+    def features(self, row: int) -> np.ndarray | None:
+        """Log-mel frames of a row: float16 (F, n_mels), a read-only view of the file; None if it has none."""
+        if self.audio.mel is None:
+            return None
+        column, n_mels = self._columns[row], self.audio.mel.n_mels
+        start, length = int(column["frame_offset"]) * n_mels, int(column["num_frames"]) * n_mels
+        values = self._map(self.info.features[int(column["shard"])], "<f2")
+        return values[start : start + length].reshape(-1, n_mels)
 
     def entry(self, row: int) -> dict[str, Any]:
-        """The index row as written: id, shard, offset, num_samples, split, label, speaker, text, source, ..."""
+        """The index row as written: id, num_samples, split, label, speaker, text, source, gain and so on."""
         with open(self.path / self.info.index.name, "rb") as file:
             file.seek(int(self._columns["line"][row]))
             entry: dict[str, Any] = json.loads(file.readline())
@@ -140,16 +175,15 @@ class Store:
         Raises:
             StoreError: names the first file that differs.
         """
-        for record in (self.info.index, *self.info.codes, *self.info.features):
+        for record in self.info.files:
             if sha256_of(self.path / record.name) != record.sha256:
                 raise StoreError(f"store {self.path} is damaged: {record.name} is not what was written; "
                                  "prepare it again")
 
     def _map(self, record: FileRecord, dtype: str) -> np.ndarray:
         if record.name not in self._maps:
-            empty = record.bytes == 0  # an empty file cannot be mapped
-            self._maps[record.name] = (np.zeros(0, dtype) if empty
-                                       else np.memmap(self.path / record.name, dtype=dtype, mode="r"))
+            # A view as a plain array: slices of a memmap object cost ten times as much.
+            self._maps[record.name] = np.asarray(np.memmap(self.path / record.name, dtype=dtype, mode="r"))
         return self._maps[record.name]
 
 
@@ -159,7 +193,7 @@ def read_info(path: Path) -> StoreInfo:
     Raises:
         StoreError: there is none, or it is not ours.
     """
-    file = path / "store.json"
+    file = path / INFO
     if not file.is_file():
         raise StoreError(f"{path} holds no store (no store.json); make one with `wavegen prepare`")
     try:
@@ -167,8 +201,8 @@ def read_info(path: Path) -> StoreInfo:
         if not isinstance(values, dict) or values.get("format") != "wavegen-store":
             raise StoreError(f"{file} does not describe a wavegen store")
         if values.get("format_version") != FORMAT_VERSION:
-            raise StoreError(f"store {path} has format version {values.get('format_version')}, this wavegen reads "
-                             f"version {FORMAT_VERSION}; prepare it again")
+            raise StoreError(f"store {path} has format version {values.get('format_version')}, this wavegen "
+                             f"reads version {FORMAT_VERSION}; prepare it again")
         return parse(StoreInfo, values, str(file))
     except (json.JSONDecodeError, UnicodeDecodeError, ConfigError) as error:
         raise StoreError(f"store {path} is damaged: {error}; prepare it again") from error
@@ -185,8 +219,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_columns(index: Path, splits: tuple[str, ...], labels: tuple[str, ...],
-                 speakers: tuple[str, ...]) -> np.ndarray:
+def read_columns(index: Path, splits: tuple[str, ...], labels: tuple[str, ...], speakers: tuple[str, ...],
+                 mel: MelSpec | None) -> np.ndarray:
     """The numbers of an index as one array of `COLUMNS`; reads line by line.
 
     Raises:
@@ -195,15 +229,17 @@ def read_columns(index: Path, splits: tuple[str, ...], labels: tuple[str, ...],
     ids = [{name: number for number, name in enumerate(names)} for names in (splits, labels, speakers)]
 
     def rows() -> Iterator[tuple[Any, ...]]:
-        line_start = 0
+        line_start, frame_offset, last_shard = 0, 0, 0
         with open(index, "rb") as file:
             for line in file:
                 row = json.loads(line)
-                label, speaker = row["label"], row["speaker"]
-                yield (row["shard"], row["offset"], row["num_samples"], ids[0][row["split"]],
+                shard, length, label, speaker = row["shard"], row["num_samples"], row["label"], row["speaker"]
+                frames = num_frames(length, mel) if mel is not None else 0
+                frame_offset, last_shard = frame_offset if shard == last_shard else 0, shard
+                yield (shard, row["offset"], length, frame_offset, frames, ids[0][row["split"]],
                        -1 if label is None else ids[1][label], -1 if speaker is None else ids[2][speaker],
                        row["gain"], row["clipped"], row["peak"], line_start)
-                line_start += len(line)
+                line_start, frame_offset = line_start + len(line), frame_offset + frames
 
     try:
         return np.fromiter(rows(), dtype=COLUMNS)
@@ -211,5 +247,28 @@ def read_columns(index: Path, splits: tuple[str, ...], labels: tuple[str, ...],
         raise StoreError(f"{index} is damaged ({error!r}); prepare the store again") from error
 
 
+def write_columns(path: Path, columns: np.ndarray) -> None:
+    """Keep the columns beside the index."""
+    with atomic_write(path) as file:
+        np.save(file, columns, allow_pickle=False)
+
+
 def _load_columns(path: Path, info: StoreInfo) -> np.ndarray:
-    return read_columns(path / info.index.name, tuple(info.splits), info.labels, info.speakers)
+    """Map the columns, or make them again from the index if they are gone or not those of this store."""
+    file = path / COLUMNS_FILE
+    if info.columns is not None and file.is_file() and file.stat().st_size == info.columns.bytes:
+        try:
+            columns: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+            if columns.dtype == COLUMNS:
+                return columns
+        except ValueError as error:
+            logger.debug("%s: %s", file, error)
+    columns = read_columns(path / info.index.name, tuple(info.splits), info.labels, info.speakers,
+                           info.audio.mel)
+    if info.columns is not None:
+        logger.info("%s is missing or damaged; made again from %s", file, info.index.name)
+        try:
+            write_columns(file, columns)
+        except WavegenError as error:
+            logger.debug("%s", error)  # a store that may only be read works without
+    return columns

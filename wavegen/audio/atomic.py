@@ -1,0 +1,64 @@
+"""Files that are whole or not there: written under another name, synced, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from wavegen.errors import WavegenError
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that appears under its name only when the block ends well.
+
+    An existing file is replaced in one step; if the block fails it stays as it was and
+    nothing else is left behind.
+
+    Raises:
+        WavegenError: the file cannot be written (disk full, no such folder, no permission).
+    """
+    path = Path(path)
+    part = part_of(path)
+    try:
+        try:
+            with open(part, "wb") as file:
+                yield file
+                sync(file)
+            os.replace(part, path)
+            sync_folder(path.parent)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def part_of(path: Path) -> Path:
+    """The name a file has while it is written: hidden, beside its place, not shared with another process."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def sync(file: BinaryIO) -> None:
+    """Bring what was written onto the disk; a full disk shows here at the latest."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_error(path: Path, error: OSError) -> WavegenError:
+    """The readable form of a failed write."""
+    reason = error.strerror or str(error)
+    return WavegenError(f"{path} could not be written: {reason}; nothing half-written was left there")

@@ -1,0 +1,67 @@
+"""Log-mel spectrograms: `log(max(basis @ |STFT(x)|^power, floor))`.
+
+One path on every machine: `torch.stft` for the transform, `librosa.filters.mel` for the basis.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wavegen.config import MelSpec
+
+
+def log_mel(waveform: np.ndarray, spec: MelSpec, basis: np.ndarray | None = None) -> np.ndarray:
+    """The log-mel spectrogram of a waveform.
+
+    Frame f is centred on sample f * hop_length (`center`, reflected at both ends) or starts there.
+    A waveform too short for one frame is filled up with zeros.
+
+    Args:
+        waveform: float32 (..., T), T >= 1, at `spec.sample_rate`.
+        spec: what to compute.
+        basis: float32 (n_mels, n_fft // 2 + 1) as stored with a model; None computes `mel_basis(spec)`.
+
+    Returns:
+        float32 (..., n_mels, F) with F = `num_frames(T, spec)`.
+
+    Raises:
+        ValueError: the waveform is empty or the basis does not fit.
+    """
+    import torch
+
+    samples = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
+    weights = torch.from_numpy(np.array(mel_basis(spec) if basis is None else basis, dtype=np.float32))
+    if samples.ndim == 0 or samples.shape[-1] == 0:
+        raise ValueError(f"a spectrogram needs at least one sample, found shape {tuple(samples.shape)}")
+    if tuple(weights.shape) != (spec.n_mels, spec.n_fft // 2 + 1):
+        raise ValueError(f"the mel basis has shape {tuple(weights.shape)}, the spec needs "
+                         f"{(spec.n_mels, spec.n_fft // 2 + 1)}")
+    frames = num_frames(samples.shape[-1], spec)
+    batch, samples = samples.shape[:-1], samples.reshape(-1, samples.shape[-1])
+    # Reflection needs more samples than it adds.
+    missing = (spec.n_fft // 2 + 1 if spec.center else spec.n_fft) - samples.shape[-1]
+    samples = torch.nn.functional.pad(samples, (0, max(0, missing)))
+    window = torch.hann_window(spec.win_length, periodic=True)
+    spectrum = torch.stft(samples, spec.n_fft, spec.hop_length, spec.win_length, window, center=spec.center,
+                          pad_mode="reflect", return_complex=True)[..., :frames]
+    mel = torch.matmul(weights, spectrum.abs() ** spec.power).clamp(min=spec.floor)
+    logarithm = torch.log(mel) if spec.log_base == "e" else torch.log10(mel)
+    features: np.ndarray = logarithm.reshape(*batch, spec.n_mels, frames).numpy()
+    return features
+
+
+def mel_basis(spec: MelSpec) -> np.ndarray:
+    """Weights of each mel band: float32 (n_mels, n_fft // 2 + 1)."""
+    import librosa
+
+    basis: np.ndarray = librosa.filters.mel(
+        sr=spec.sample_rate, n_fft=spec.n_fft, n_mels=spec.n_mels, fmin=spec.fmin, fmax=spec.fmax,
+        htk=spec.mel_scale == "htk", norm="slaney" if spec.norm == "slaney" else None)
+    return basis.astype(np.float32)
+
+
+def num_frames(num_samples: int, spec: MelSpec) -> int:
+    """Number of frames F of a waveform of `num_samples` >= 1."""
+    if spec.center:
+        return 1 + num_samples // spec.hop_length
+    return 1 + max(0, num_samples - spec.n_fft) // spec.hop_length
