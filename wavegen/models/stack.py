@@ -27,7 +27,7 @@ def gated_stack(h: Tensor, table: Tensor, dilated_weight: Tensor, residual_weigh
     """Gated outputs of all layers of the stack, from a zero start state.
 
     Args:
-        h: float32 (T, B, R), input of the first layer.
+        h: (T, B, R), input of the first layer; float64 takes the plain path.
         table: float32 (L, F, B, 2R), bias and conditioning of each layer, frame = t // hop_length.
         dilated_weight: (L, K, R, 2R); tap k sees the input k * dilation samples ago.
         residual_weight: (L - 1, R, R).
@@ -40,7 +40,7 @@ def gated_stack(h: Tensor, table: Tensor, dilated_weight: Tensor, residual_weigh
 
     Reference: WaveNet, sections 2.1 to 2.4 (arXiv:1609.03499).
     """
-    if h.device.type == "cpu":
+    if h.device.type == "cpu" and h.dtype == torch.float32:
         return _GatedStack.apply(h, table, dilated_weight, residual_weight, residual_bias,
                                  dilations, hop_length, residual_scale, dtype)  # type: ignore[no-any-return]
     return gated_stack_ref(h, table, dilated_weight, residual_weight, residual_bias, dilations, hop_length,
