@@ -49,8 +49,8 @@ def measure(store: Store, split: str = "test") -> dict[str, Any]:
     context = [{"order": order, **total(bits).to_dict()} for order, bits in enumerate(counted)]
     linear = []
     for order in ORDERS:
-        tuned = min(MEMORIES, key=lambda memory: linear_prediction_bits(tuning_clips, order, memory, channels).sum())
-        for kind, memory in (("long", LONG_MEMORY), ("tuned", tuned)):
+        needed = [linear_prediction_bits(tuning_clips, order, memory, channels).sum() for memory in MEMORIES]
+        for kind, memory in (("long", LONG_MEMORY), ("tuned", MEMORIES[int(np.argmin(needed))])):
             bits = total(linear_prediction_bits(clips, order, memory, channels))
             linear.append({"order": order, "memory": kind, "forgetting": memory, **bits.to_dict()})
     installed = describe_installation()
@@ -66,7 +66,8 @@ def table(floors: dict[str, Any]) -> str:
     for row in floors["context"]:
         lines.append(_line(f"context, last {row['order']} codes", row, speakers))
     for row in floors["linear"]:
-        lines.append(_line(f"linear, order {row['order']}, {row['memory']} ({row['forgetting']})", row, speakers))
+        name = f"linear, order {row['order']}, {row['memory']} ({row['forgetting']})"
+        lines.append(_line(name, row, speakers))
     return "\n".join(lines)
 
 
