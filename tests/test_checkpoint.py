@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tiny import save_tiny, tiny_model, tiny_spec
-from wavegen import checkpoint
 from wavegen.checkpoint import export_run, find_model, load_model, read_shapes, read_spec, save_model
+from wavegen.checkpoint import folder as folders
+from wavegen.checkpoint import weights as weight_files
 from wavegen.config import OptimizerConfig, Recipe, TrainingConfig
 from wavegen.errors import ModelFileError, WavegenError
 
@@ -92,7 +93,7 @@ def test_loading_leaves_the_random_numbers_alone(folder):
 def test_a_bundled_name_comes_before_a_path(tmp_path, monkeypatch):
     save_tiny(tmp_path / "assets" / "digits")
     save_tiny(tmp_path / "here" / "digits")
-    monkeypatch.setattr(checkpoint, "ASSETS", tmp_path / "assets")
+    monkeypatch.setattr(folders, "ASSETS", tmp_path / "assets")
     monkeypatch.chdir(tmp_path / "here")
     assert find_model("digits") == tmp_path / "assets" / "digits"
     assert find_model("./digits") == Path("digits")
@@ -101,8 +102,8 @@ def test_a_bundled_name_comes_before_a_path(tmp_path, monkeypatch):
 
 def test_an_unknown_name_is_told_the_nearest(tmp_path, monkeypatch):
     save_tiny(tmp_path / "digits")
-    monkeypatch.setattr(checkpoint, "ASSETS", tmp_path)
-    with pytest.raises(ModelFileError, match='no model "digit": .*did you mean "digits"'):
+    monkeypatch.setattr(folders, "ASSETS", tmp_path)
+    with pytest.raises(ModelFileError, match=r'no model "digit": .*did you mean "digits"'):
         load_model("digit")
 
 
@@ -150,7 +151,9 @@ def a_weight_is_nan(folder: Path) -> None:
 
 
 def weights_are_integers(folder: Path) -> None:
-    rewrite_weights(folder, {**load_file(folder / "model.safetensors"), "skip_bias": torch.zeros(8, dtype=torch.int64)})
+    rewrite_weights(
+        folder, {**load_file(folder / "model.safetensors"), "skip_bias": torch.zeros(8, dtype=torch.int64)}
+    )
 
 
 def sizes_are_absurd(folder: Path) -> None:
@@ -167,13 +170,22 @@ DAMAGES = [
     (lambda folder: (folder / "config.json").unlink(), "not a model folder: it has no config.json"),
     (lambda folder: (folder / "model.safetensors").unlink(), "it has no model.safetensors"),
     (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read as JSON"),
-    (lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe{}"), "config.json cannot be read as JSON"),
+    (
+        lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe{}"),
+        "config.json cannot be read as JSON",
+    ),
     (lambda folder: (folder / "config.json").write_text("[1]"), "not the config of a wavegen model"),
-    (lambda folder: (folder / "config.json").write_text('{"architectures": []}'), "not the config of a wavegen model"),
+    (
+        lambda folder: (folder / "config.json").write_text('{"architectures": []}'),
+        "not the config of a wavegen model",
+    ),
     (lambda folder: rewrite_config(folder, format_version=2), "format version 2.* upgrade"),
     (lambda folder: rewrite_config(folder, audio={"sample_rate": 0}), '"audio.sample_rate".*greater than 0'),
     (lambda folder: (folder / "model.safetensors").write_bytes(b""), "its 0 bytes are too few"),
-    (lambda folder: (folder / "model.safetensors").write_bytes(b"\x10" + b"\0" * 7 + b"not json at all."), "not a whole saf"),
+    (
+        lambda folder: (folder / "model.safetensors").write_bytes(b"\x10" + b"\0" * 7 + b"not json at all."),
+        "not a whole saf",
+    ),
     (config_key_is_unknown, 'unknown key "model.residual_chanels".*did you mean "residual_channels"'),
     (cut_in_half, "damaged: it has .* bytes of weights, its header promises"),
     (cut_in_the_header, "its 100 bytes are too few"),
@@ -224,7 +236,7 @@ def test_a_run_given_as_a_model_is_told_to_export(tmp_path):
 
 def test_another_file_given_as_a_model_says_what_a_model_is(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(ModelFileError, match="a model is a folder with config.json"):
+    with pytest.raises(ModelFileError, match=r"a model is a folder with config\.json"):
         load_model(tmp_path / "notes.txt")
 
 
@@ -246,7 +258,7 @@ def test_a_save_that_fails_leaves_the_old_folder(folder, monkeypatch):
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_write", full)
+    monkeypatch.setattr(weight_files, "_write", full)
     with pytest.raises(WavegenError, match="No space left on device"):
         save_tiny(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -272,14 +284,23 @@ def test_shapes_are_read_without_the_weights(folder):
 def run(tmp_path):
     """A run folder as the trainer leaves it."""
     spec = tiny_spec()
-    recipe = Recipe(name="tones", audio=spec.audio, model=spec.model,
-                    training=TrainingConfig(max_steps=30, seed=7, optimizer=OptimizerConfig()))
+    recipe = Recipe(
+        name="tones",
+        audio=spec.audio,
+        model=spec.model,
+        training=TrainingConfig(max_steps=30, seed=7, optimizer=OptimizerConfig()),
+    )
     folder = tmp_path / "run" / "checkpoints"
     folder.mkdir(parents=True)
     for step in (9, 10):
-        ours = {"recipe": recipe.model_dump(mode="json"), "vocabulary": spec.vocabulary.model_dump(mode="json"),
-                "ema": tiny_model(spec, seed=step).state_dict(), "step": step, "store_digest": "abc",
-                "metrics": {"validation_bits": 5.25, "step": 8}}
+        ours = {
+            "recipe": recipe.model_dump(mode="json"),
+            "vocabulary": spec.vocabulary.model_dump(mode="json"),
+            "ema": tiny_model(spec, seed=step).state_dict(),
+            "step": step,
+            "store_digest": "abc",
+            "metrics": {"validation_bits": 5.25, "step": 8},
+        }
         torch.save({"wavegen": ours, "state_dict": {}}, folder / f"step-{step}.ckpt")
     return folder.parent
 
@@ -287,7 +308,13 @@ def run(tmp_path):
 def test_export_takes_the_averaged_weights_of_the_last_checkpoint(run, tmp_path):
     spec = export_run(run, tmp_path / "model")
     assert spec.name == "tones"
-    assert spec.training == {"recipe": "tones", "steps": 10, "seed": 7, "store_digest": "abc", "validation_bits": 5.25}
+    assert spec.training == {
+        "recipe": "tones",
+        "steps": 10,
+        "seed": 7,
+        "store_digest": "abc",
+        "validation_bits": 5.25,
+    }
     weights = load_model(tmp_path / "model").model.state_dict()
     wanted = tiny_model(tiny_spec(), seed=10).state_dict()
     assert all(torch.equal(value, wanted[name]) for name, value in weights.items())

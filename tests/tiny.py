@@ -18,15 +18,36 @@ LABELS, SPEAKERS = ("0", "1", "2"), ("anna", "ben")
 def tiny_spec(conditional: bool = True, name: str = "tiny", **sizes: Any) -> ModelFolder:
     """A WaveNet of 1000-odd parameters at 8 kHz; conditional on label, speaker and progress or on nothing."""
     told = ConditioningConfig(label=True, speaker=True, progress_steps=4, hidden_channels=8, hop_length=80)
-    model = WaveNetConfig(**{"residual_channels": 8, "skip_channels": 8, "output_channels": 8,
-                             "dilations": (1, 2, 4), "input_taps": 4,
-                             "conditioning": told if conditional else ConditioningConfig(), **sizes})
+    model = WaveNetConfig(
+        **{
+            "residual_channels": 8,
+            "skip_channels": 8,
+            "output_channels": 8,
+            "dilations": (1, 2, 4),
+            "input_taps": 4,
+            "conditioning": told if conditional else ConditioningConfig(),
+            **sizes,
+        }
+    )
     # Label i and speaker j last 400 + 160 i + 80 j samples, give or take 40.
-    durations = tuple(tuple((360 + 160 * i + 80 * j, 400 + 160 * i + 80 * j, 440 + 160 * i + 80 * j)
-                            for j in range(len(SPEAKERS))) for i in range(len(LABELS)))
-    vocabulary = Vocabulary(labels=LABELS, speakers=SPEAKERS, durations=durations) if conditional else Vocabulary()
-    return ModelFolder(wavegen_version=wavegen.__version__, name=name, audio=AudioConfig(sample_rate=8000),
-                       model=model, vocabulary=vocabulary, training={"steps": 3, "validation_bits": 5.5})
+    durations = tuple(
+        tuple(
+            (360 + 160 * i + 80 * j, 400 + 160 * i + 80 * j, 440 + 160 * i + 80 * j)
+            for j in range(len(SPEAKERS))
+        )
+        for i in range(len(LABELS))
+    )
+    vocabulary = (
+        Vocabulary(labels=LABELS, speakers=SPEAKERS, durations=durations) if conditional else Vocabulary()
+    )
+    return ModelFolder(
+        wavegen_version=wavegen.__version__,
+        name=name,
+        audio=AudioConfig(sample_rate=8000),
+        model=model,
+        vocabulary=vocabulary,
+        training={"steps": 3, "validation_bits": 5.5},
+    )
 
 
 def tiny_model(spec: ModelFolder, seed: int = 0) -> torch.nn.Module:

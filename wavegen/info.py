@@ -16,11 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from wavegen import __version__
-from wavegen.checkpoint import WEIGHTS, bundled_models, find_model, read_shapes, read_spec
+from wavegen.checkpoint import bundled_models, find_model, read_shapes, read_spec
+from wavegen.checkpoint.folder import WEIGHTS
 from wavegen.errors import MissingBackendError
 
-PACKAGES = ("torch", "torchaudio", "triton", "numpy", "numba", "soundfile", "soxr", "librosa", "safetensors",
-            "lightning", "matplotlib")
+PACKAGES = (
+    "torch",
+    "torchaudio",
+    "triton",
+    "numpy",
+    "numba",
+    "soundfile",
+    "soxr",
+    "librosa",
+    "safetensors",
+    "lightning",
+    "matplotlib",
+)
 TORCH_FOR_TORCHAUDIO = ((2, 11), (2, 15))  # from, below
 
 
@@ -53,15 +65,23 @@ def describe_model(name_or_path: str | Path) -> dict[str, Any]:
     told = spec.model.conditioning
     quartiles = [three for row in spec.vocabulary.durations for three in row]
     facts: dict[str, Any] = {
-        "name": spec.name, "path": str(folder), "wavegen_version": spec.wavegen_version, "family": spec.model.family,
+        "name": spec.name,
+        "path": str(folder),
+        "wavegen_version": spec.wavegen_version,
+        "family": spec.model.family,
         "parameters": sum(math.prod(shape) for shape in shapes.values()),
         "bytes": (folder / WEIGHTS).stat().st_size,
-        "sample_rate": spec.audio.sample_rate, "quantization_channels": spec.audio.quantization_channels,
+        "sample_rate": spec.audio.sample_rate,
+        "quantization_channels": spec.audio.quantization_channels,
         "codec": spec.audio.codec,
         "labels": list(spec.vocabulary.labels) if told.label else [],
         "speakers": list(spec.vocabulary.speakers) if told.speaker else [],
-        "seconds": [round(value / spec.audio.sample_rate, 3) for value in
-                    (min(q[0] for q in quartiles), max(q[2] for q in quartiles))] if quartiles else None,
+        "seconds": [
+            round(value / spec.audio.sample_rate, 3)
+            for value in (min(q[0] for q in quartiles), max(q[2] for q in quartiles))
+        ]
+        if quartiles
+        else None,
         "model": spec.model.model_dump(mode="json"),
         "training": spec.training,
         "weights_sha256": spec.weights_sha256,
@@ -94,7 +114,9 @@ def _torchaudio(full: bool) -> dict[str, Any]:
             return {"version": _version("torchaudio"), "usable": False, "reason": str(error)}
         return {"version": _version("torchaudio"), "usable": True}
     reason = _why_no_torchaudio()
-    return {"version": _version("torchaudio"), "usable": reason is None} | ({"reason": reason} if reason else {})
+    return {"version": _version("torchaudio"), "usable": reason is None} | (
+        {"reason": reason} if reason else {}
+    )
 
 
 def _why_no_torchaudio() -> str | None:
@@ -109,7 +131,7 @@ def _why_no_torchaudio() -> str | None:
     if not first <= numbers < beyond:
         return f'torchaudio 2.11 needs torch >=2.11,<2.15, found {torch}: pip install "torch>=2.11,<2.15"'
     if not _torch_has_cuda_libraries():
-        return f"torchaudio 2.11 needs the CUDA libraries of a full torch wheel, found torch {torch} for CPU only"
+        return f"torchaudio 2.11 needs a torch wheel with CUDA libraries, found torch {torch} for CPU only"
     return None
 
 
@@ -140,5 +162,8 @@ def _cpu() -> dict[str, Any]:
     except OSError:
         pass
     vectors = [flag for flag in ("avx2", "fma", "avx512f", "avx512_vnni", "amx_tile") if flag in flags]
-    return {"name": name, "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            "vectors": vectors}
+    return {
+        "name": name,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "vectors": vectors,
+    }

@@ -27,14 +27,32 @@ from wavegen.cli.options import Session, Verbose
 from wavegen.errors import WavegenError, did_you_mean
 
 # Which extra brings a package that may be missing.
-EXTRAS = {"lightning": "train", "tensorboard": "train", "matplotlib": "train", "torchmetrics": "eval",
-          "auraloss": "eval", "pystoi": "eval"}
+EXTRAS = {
+    "lightning": "train",
+    "tensorboard": "train",
+    "matplotlib": "train",
+    "torchmetrics": "eval",
+    "auraloss": "eval",
+    "pystoi": "eval",
+}
 HELP = {"help_option_names": ["-h", "--help"]}
 
-app = typer.Typer(name="wavegen", no_args_is_help=True, rich_markup_mode=None, context_settings=HELP,
-                  pretty_exceptions_enable=False)
-for command, name in ((train.prepare, "prepare"), (train.train, "train"), (train.export, "export"),
-                      (speak.synth, "synth"), (measure.evaluate, "eval"), (measure.bench, "bench"), (info, "info")):
+app = typer.Typer(
+    name="wavegen",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings=HELP,
+    pretty_exceptions_enable=False,
+)
+for command, name in (
+    (train.prepare, "prepare"),
+    (train.train, "train"),
+    (train.export, "export"),
+    (speak.synth, "synth"),
+    (measure.evaluate, "eval"),
+    (measure.bench, "bench"),
+    (info, "info"),
+):
     app.command(name, context_settings=HELP)(command)
 
 
@@ -51,8 +69,9 @@ def _show_version(value: bool) -> None:
 @app.callback()
 def _options(
     verbose: Verbose = False,
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True,
-                                          help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Generate audio sample by sample: prepare, train, export, speak, measure."""
 
@@ -129,8 +148,16 @@ def _usage(error: Any) -> str:
         return "say which command to run"
     message = " ".join(str(error.format_message()).rstrip(".").split())
     if getattr(error, "option_name", None) and "o such option" in message:
-        known = [name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)
-                 if name.startswith("--")] if command is not None else []
+        known = (
+            [
+                name
+                for parameter in command.params
+                for name in (*parameter.opts, *parameter.secondary_opts)
+                if name.startswith("--")
+            ]
+            if command is not None
+            else []
+        )
         return f'{where} has no option "{error.option_name}"; {did_you_mean(error.option_name, known)}'
     if message.startswith("No such command") and command is not None:
         found = message.split("'")[1]

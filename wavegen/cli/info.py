@@ -10,8 +10,12 @@ from wavegen.cli.options import Json, Verbose, print_json
 
 
 def info(
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A bundled model or a model folder.")] = None,
-    full: Annotated[bool, typer.Option("--full", help="Import torch and torchaudio to be sure; takes seconds.")] = False,
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="A bundled model or a model folder.")
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Import torch and torchaudio to be sure; takes seconds.")
+    ] = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -27,10 +31,12 @@ def info(
 
 def _installation(facts: dict[str, Any]) -> list[str]:
     cpu = facts["cpu"]
-    lines = [f"wavegen {facts['wavegen']}, Python {facts['python']}, {facts['platform']}",
-             f"cpu: {cpu['name']}, {cpu['cores']} usable core(s), {' '.join(cpu['vectors']) or 'no vector units known'}",
-             "packages: " + ", ".join(f"{name} {found or '(none)'}" for name, found in facts["packages"].items()),
-             "engines:"]
+    lines = [
+        f"wavegen {facts['wavegen']}, Python {facts['python']}, {facts['platform']}",
+        f"cpu: {cpu['name']}, {cpu['cores']} usable core(s), {' '.join(cpu['vectors']) or 'no vector unit'}",
+        "packages: " + ", ".join(f"{name} {found or '(none)'}" for name, found in facts["packages"].items()),
+        "engines:",
+    ]
     lines += [f"  {name}: {_usable(state)}" for name, state in facts["engines"].items()]
     lines.append(f"torchaudio: {_usable(facts['torchaudio'])}")
     lines.append(f"bundled models: {', '.join(facts['models']) or 'none'}")
@@ -44,16 +50,20 @@ def _usable(state: dict[str, Any]) -> str:
 
 
 def _model(facts: dict[str, Any]) -> list[str]:
-    lines = [f"{facts['name']}: {facts['family']}, {facts['parameters']:,} parameters, {facts['bytes']:,} bytes",
-             f"path: {facts['path']}",
-             f"audio: {facts['sample_rate']} Hz, {facts['quantization_channels']} mu-law codes ({facts['codec']})"]
+    lines = [
+        f"{facts['name']}: {facts['family']}, {facts['parameters']:,} parameters, {facts['bytes']:,} bytes",
+        f"path: {facts['path']}",
+        f"audio: {facts['sample_rate']} Hz, {facts['quantization_channels']} mu-law codes ({facts['codec']})",
+    ]
     for name in ("labels", "speakers"):
         if facts[name]:
             lines.append(f"{name}: {', '.join(facts[name])}")
     if facts["seconds"]:
         lines.append(f"usual length: {facts['seconds'][0]} to {facts['seconds'][1]} s")
     if "receptive_field" in facts:
-        lines.append(f"receptive field: {facts['receptive_field']} samples, "
-                     f"{facts['receptive_field'] / facts['sample_rate']:.3f} s")
+        lines.append(
+            f"receptive field: {facts['receptive_field']} samples, "
+            f"{facts['receptive_field'] / facts['sample_rate']:.3f} s"
+        )
     lines += [f"training, {key}: {value}" for key, value in facts["training"].items()]
     return lines

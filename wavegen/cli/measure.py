@@ -15,7 +15,9 @@ def evaluate(
     store: StoreFolder,
     split: Annotated[str, typer.Option(metavar="NAME", help="Split of the store to measure on.")] = "test",
     json: Json = False,
-    html: Annotated[Path | None, typer.Option("--html", metavar="DIR", help="Write a page to listen to.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="DIR", help="Write a page to listen to.")
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Measure how good a model is: bits per sample and what a judge hears."""
@@ -29,8 +31,12 @@ def evaluate(
 
 
 def bench(
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A bundled model or a model folder.")] = None,
-    config: Annotated[str | None, typer.Option(metavar="A|B|C|D", help="A benchmark size instead of a model.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="A bundled model or a model folder.")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="A|B|C|D", help="A benchmark size instead of a model.")
+    ] = None,
     engine: Engine = "auto",
     precision: Precision = "auto",
     batch: Annotated[int, typer.Option(metavar="N", help="Rows spoken at once.")] = 1,
@@ -42,8 +48,9 @@ def bench(
     """Measure how fast a model or a benchmark size speaks or trains on this machine."""
     from wavegen.bench import bench as measure
 
-    report = measure(model, config=config, engine=engine, precision=precision, batch=batch, threads=threads,
-                     train=train)
+    report = measure(
+        model, config=config, engine=engine, precision=precision, batch=batch, threads=threads, train=train
+    )
     if json:
         print_json(report)
     else:

@@ -31,14 +31,29 @@ def _be_verbose(value: bool) -> bool:
     return value
 
 
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", callback=_be_verbose,
-                                       help="Show what is decided and why, and the traceback of an error.")]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        callback=_be_verbose,
+        help="Show what is decided and why, and the traceback of an error.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="Recipe, such as recipes/fsdd/wavenet.yaml.")]
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A bundled model such as digits, or a model folder.")]
-StoreFolder = Annotated[Path, typer.Option("--store", metavar="STORE", help="Store made by `wavegen prepare`.")]
+RecipeFile = Annotated[
+    Path, typer.Argument(metavar="RECIPE.yaml", help="Recipe, such as recipes/fsdd/wavenet.yaml.")
+]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A bundled model such as digits, or a model folder.")
+]
+StoreFolder = Annotated[
+    Path, typer.Option("--store", metavar="STORE", help="Store made by `wavegen prepare`.")
+]
 Engine = Annotated[str, typer.Option("--engine", metavar="NAME", help="auto, reference or numba.")]
-Precision = Annotated[str, typer.Option("--precision", metavar="NAME", help="auto, or what the engine offers.")]
+Precision = Annotated[
+    str, typer.Option("--precision", metavar="NAME", help="auto, or what the engine offers.")
+]
 
 
 def print_json(value: Any, indent: int | None = 1) -> None:
@@ -73,7 +88,13 @@ def progress_bar(total: int, unit: str) -> Iterator[Any]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    with Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-                  console=console, transient=True) as bar:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    ) as bar:
         task = bar.add_task(unit, total=total)
         yield lambda amount: bar.advance(task, amount)

@@ -14,8 +14,12 @@ def prepare(
     recipe: RecipeFile,
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder of recordings.")],
     out: Annotated[Path, typer.Option("--out", metavar="STORE", help="Store to write, or to continue.")],
-    strict: Annotated[bool, typer.Option("--strict", help="A bad file is an error instead of being skipped.")] = False,
-    workers: Annotated[int | None, typer.Option(metavar="N", help="Processes; all usable cores if left out.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A bad file is an error instead of being skipped.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes; all usable cores if left out.")
+    ] = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -32,11 +36,19 @@ def train(
     recipe: RecipeFile,
     store: StoreFolder,
     out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder for checkpoints and logs.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[key=value ...]", show_default=False,
-                                                          help="Such as training.max_steps=100.")] = None,
-    resume: Annotated[str | None, typer.Option(metavar="auto", help="auto continues the run in --out; or a file.")] = None,
-    init_from: Annotated[str | None, typer.Option("--init-from", metavar="CKPT",
-                                                  help="Begin with the averaged weights of this checkpoint.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[key=value ...]", show_default=False, help="Such as training.max_steps=100."),
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="auto", help="auto continues the run in --out; or a file.")
+    ] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(
+            "--init-from", metavar="CKPT", help="Begin with the averaged weights of this checkpoint."
+        ),
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Train the model of a recipe on a store."""
@@ -51,7 +63,9 @@ def train(
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder made by `wavegen train`.")],
     out: Annotated[Path, typer.Option("--out", metavar="MODEL", help="Model folder to write.")],
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the model; the recipe's if left out.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the model; the recipe's if left out.")
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Turn the averaged weights of a run into a model folder."""

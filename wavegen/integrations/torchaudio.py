@@ -29,7 +29,8 @@ def import_torchaudio(feature: str) -> ModuleType:
         raise MissingBackendError(
             f"torchaudio {_version('torchaudio')} cannot be loaded with torch {_version('torch')} ({cause}). "
             f"Synthesis, training and evaluation do not need it. To use {feature}: "
-            'pip install "torch>=2.11,<2.15" torchaudio==2.11.0, or pass --data DIR with the files already unpacked.'
+            'pip install "torch>=2.11,<2.15" torchaudio==2.11.0, or pass --data DIR with the files already '
+            "unpacked."
         ) from error
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from wavegen.audio import io
 from wavegen.audio.atomic import atomic_write
 from wavegen.errors import ConfigError, PartialFailureError, WavegenError, did_you_mean
-from wavegen.synth.plan import Request, clip_samples, plan_clip
+from wavegen.synth.plan import Plan, Request, clip_samples, plan_clip
 from wavegen.synth.synthesizer import AudioChunk, Synthesizer
 
 ENDINGS = (".wav", ".flac")
@@ -43,7 +43,9 @@ class Written:
         return json.dumps(self.row, ensure_ascii=False)
 
 
-def write_clip(synthesizer: Synthesizer, request: Request, path: Path, progress: Progress | None = None) -> Written:
+def write_clip(
+    synthesizer: Synthesizer, request: Request, path: Path, progress: Progress | None = None
+) -> Written:
     """Speak one clip into a wav file (or flac, by the name's ending).
 
     Raises:
@@ -61,8 +63,9 @@ def write_clip(synthesizer: Synthesizer, request: Request, path: Path, progress:
     return Written(_row(synthesizer, request, str(path)))
 
 
-def write_stream(synthesizer: Synthesizer, request: Request, file: BinaryIO,
-                 progress: Progress | None = None) -> Written:
+def write_stream(
+    synthesizer: Synthesizer, request: Request, file: BinaryIO, progress: Progress | None = None
+) -> Written:
     """Speak one clip into an open file or pipe as 16-bit wav; a player can begin at once."""
     num_samples = total_samples(synthesizer, [request])
     # Where the header cannot say how much follows, a player reads on to the end.
@@ -74,8 +77,9 @@ def write_stream(synthesizer: Synthesizer, request: Request, file: BinaryIO,
     return Written(_row(synthesizer, request, "-"))
 
 
-def write_clips(synthesizer: Synthesizer, requests: Sequence[Request], folder: Path,
-                progress: Progress | None = None) -> list[Written]:
+def write_clips(
+    synthesizer: Synthesizer, requests: Sequence[Request], folder: Path, progress: Progress | None = None
+) -> list[Written]:
     """Speak each request into its own wav file in `folder`, beside a manifest with a JSON line each.
 
     A clip that cannot be written is reported in its row and the others go on; a full disk ends the
@@ -115,8 +119,10 @@ def check_written(written: Sequence[Written], num_requests: int) -> None:
     if len(failed) == len(written):
         raise first
     done = len(written) - len(failed)
-    raise PartialFailureError(f"{num_requests - done} of {num_requests} clips were not written; the first, "
-                              f"clip {failed[0].row['clip']}: {first}")
+    raise PartialFailureError(
+        f"{num_requests - done} of {num_requests} clips were not written; the first, "
+        f"clip {failed[0].row['clip']}: {first}"
+    )
 
 
 def check_place(path: Path, endings: Sequence[str]) -> None:
@@ -126,8 +132,9 @@ def check_place(path: Path, endings: Sequence[str]) -> None:
         ConfigError: a name without one of the endings, or a folder that does not exist.
     """
     if path.suffix.lower() not in endings:
-        raise ConfigError(f'cannot write "{path}": unknown format "{path.suffix}"; '
-                          f"{did_you_mean(path.suffix, endings)}")
+        raise ConfigError(
+            f'cannot write "{path}": unknown format "{path.suffix}"; {did_you_mean(path.suffix, endings)}'
+        )
     if not path.parent.is_dir():
         raise ConfigError(f"cannot write {path}: there is no folder {path.parent}")
 
@@ -150,13 +157,11 @@ def is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
-def clip_name(request: Request) -> str:
+def clip_name(plans: Sequence[Plan], clip: int) -> str:
     """File name of a clip: label, speaker and number, such as `7_george_00003.wav`."""
-    label = request.label
-    labels = [label] if isinstance(label, (str, int)) else label or []
-    parts = ["-".join(map(str, labels)), "" if request.speaker is None else str(request.speaker)]
+    parts = ["-".join(plan.label or "" for plan in plans), plans[0].speaker or ""]
     safe = [re.sub(r"[^\w.-]", "-", part)[:60] for part in parts if part]
-    return "_".join([*safe, f"{request.clip:05d}"]) + ".wav"
+    return "_".join([*safe, f"{clip:05d}"]) + ".wav"
 
 
 def _write_manifest(path: Path, written: Sequence[Written]) -> None:
@@ -170,11 +175,13 @@ def _write_manifest(path: Path, written: Sequence[Written]) -> None:
         logger.warning("%s", error)
 
 
-def _write_window(synthesizer: Synthesizer, window: Sequence[Request], folder: Path,
-                  progress: Progress | None) -> Iterator[Written]:
+def _write_window(
+    synthesizer: Synthesizer, window: Sequence[Request], folder: Path, progress: Progress | None
+) -> Iterator[Written]:
     if len(window) == 1:
-        yield _guarded(synthesizer, window[0], folder,
-                       lambda path: write_clip(synthesizer, window[0], path, progress))
+        yield _guarded(
+            synthesizer, window[0], folder, lambda path: write_clip(synthesizer, window[0], path, progress)
+        )
         return
     for request, audio in zip(window, synthesizer.generate_batch(window), strict=True):
         yield _guarded(synthesizer, request, folder, _saver(audio))
@@ -186,8 +193,10 @@ def _saver(audio: AudioChunk) -> Callable[[Path], object]:
     return lambda path: audio.save(path)
 
 
-def _guarded(synthesizer: Synthesizer, request: Request, folder: Path, write: Callable[[Path], object]) -> Written:
-    path = folder / clip_name(request)
+def _guarded(
+    synthesizer: Synthesizer, request: Request, folder: Path, write: Callable[[Path], object]
+) -> Written:
+    path = folder / clip_name(plan_clip(request, synthesizer.spec), request.clip)
     try:
         write(path)
     except (WavegenError, OSError) as error:
@@ -217,14 +226,20 @@ def _chunks(synthesizer: Synthesizer, request: Request, progress: Progress | Non
 
 
 def _row(synthesizer: Synthesizer, request: Request, path: str) -> dict[str, Any]:
-    num_samples = clip_samples(plan_clip(request, synthesizer.spec), synthesizer.spec)
-    label = request.label
-    return {"path": path, "model": synthesizer.spec.name, "label": label if label is None else _plain(label),
-            "speaker": request.speaker, "clip": request.clip, "seed": request.seed,
-            "temperature": request.temperature, "min_p": request.min_p, "num_samples": num_samples,
-            "sample_rate": synthesizer.sample_rate, "seconds": round(num_samples / synthesizer.sample_rate, 6),
-            "engine": synthesizer.engine.name, "precision": synthesizer.engine.precision}
-
-
-def _plain(label: str | int | Sequence[str | int]) -> Any:
-    return label if isinstance(label, (str, int)) else list(label)
+    plans = plan_clip(request, synthesizer.spec)
+    num_samples, labels = clip_samples(plans, synthesizer.spec), [plan.label for plan in plans]
+    return {
+        "path": path,
+        "model": synthesizer.spec.name,
+        "label": labels[0] if len(labels) == 1 else labels,
+        "speaker": plans[0].speaker,
+        "clip": int(request.clip),
+        "seed": plans[0].seed,
+        "temperature": plans[0].temperature,
+        "min_p": plans[0].min_p,
+        "num_samples": num_samples,
+        "sample_rate": synthesizer.sample_rate,
+        "seconds": round(num_samples / synthesizer.sample_rate, 6),
+        "engine": synthesizer.engine.name,
+        "precision": synthesizer.engine.precision,
+    }

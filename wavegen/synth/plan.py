@@ -96,29 +96,48 @@ def clip_samples(plans: Sequence[Plan], spec: ModelFolder) -> int:
     return sum(plan.num_samples for plan in plans) + pause_samples(spec) * (len(plans) - 1)
 
 
-def _plan_label(request: Request, spec: ModelFolder, label: str | None, speaker: str | None, place: int) -> Plan:
+def _plan_label(
+    request: Request, spec: ModelFolder, label: str | None, speaker: str | None, place: int
+) -> Plan:
     vocabulary, conditioning = spec.vocabulary, spec.model.conditioning
     label_id = None if label is None else vocabulary.label_id(label)
     speaker_id = None if speaker is None else vocabulary.speaker_id(speaker)
-    stream = request.clip + place * LABEL_STREAM
+    seed, stream = int(request.seed), int(request.clip) + place * LABEL_STREAM
     if request.seconds is not None:
         intended = round(request.seconds * spec.audio.sample_rate)
     else:
-        intended = _usual_samples(spec, label_id, speaker_id, request.seed, stream)
+        intended = _usual_samples(spec, label_id, speaker_id, seed, stream)
     tail = round(TAIL_SECONDS * spec.audio.sample_rate) if conditioning.progress_steps else 0
     if intended < 1:
-        raise ConfigError(f"seconds is {request.seconds}, less than one sample at {spec.audio.sample_rate} Hz")
-    return Plan(label, speaker, label_id, speaker_id, intended, intended + tail, request.seed, stream,
-                float(request.temperature), float(request.min_p))
+        raise ConfigError(
+            f"seconds is {request.seconds}, less than one sample at {spec.audio.sample_rate} Hz"
+        )
+    return Plan(
+        label,
+        speaker,
+        label_id,
+        speaker_id,
+        intended,
+        intended + tail,
+        seed,
+        stream,
+        float(request.temperature),
+        float(request.min_p),
+    )
 
 
-def _usual_samples(spec: ModelFolder, label_id: int | None, speaker_id: int | None, seed: int, stream: int) -> int:
+def _usual_samples(
+    spec: ModelFolder, label_id: int | None, speaker_id: int | None, seed: int, stream: int
+) -> int:
     durations = spec.vocabulary.durations
     if not durations:
         raise ConfigError(f'model "{spec.name}" knows no usual length; say how many seconds')
-    # A model may be told less than its vocabulary names: then the durations have one row or column.
-    by_speaker = durations[label_id or 0 if len(durations) > 1 else 0]
-    shortest, _, longest = by_speaker[speaker_id or 0 if len(by_speaker) > 1 else 0]
+    # What the model is not told is averaged over.
+    rows = durations if label_id is None else durations[label_id : label_id + 1]
+    cells = [
+        cell for row in rows for cell in (row if speaker_id is None else row[speaker_id : speaker_id + 1])
+    ]
+    shortest, longest = (sum(cell[quartile] for cell in cells) // len(cells) for quartile in (0, 2))
     share = float(uniform(seed, LENGTH_STREAM + stream, 0))
     return max(1, min(longest, shortest + int(share * (longest - shortest + 1))))
 
@@ -129,9 +148,9 @@ def _labels(label: str | int | Sequence[str | int] | None, spec: ModelFolder) ->
         if label is not None:
             raise ConfigError(f'model "{spec.name}" has no labels, found label "{label}"; leave it out')
         return [None]
-    if label is None or (not isinstance(label, (str, int)) and len(label) == 0):
+    given = [] if label is None else [label] if isinstance(label, (str, int, Integral)) else [*label]
+    if not given:
         raise ConfigError(f'model "{spec.name}" needs a label: one of {", ".join(known)}')
-    given = [label] if isinstance(label, (str, int)) else list(label)
     return [known[spec.vocabulary.label_id(name)] for name in given]
 
 
@@ -148,8 +167,12 @@ def _speaker(speaker: str | int | None, spec: ModelFolder) -> str | None:
 
 def _check(request: Request) -> None:
     if request.seconds is not None:
-        _number("seconds", request.seconds, "above 0 and at most 86400 (24 hours)",
-                lambda value: 0 < value <= MAX_SECONDS)
+        _number(
+            "seconds",
+            request.seconds,
+            "above 0 and at most 86400 (24 hours)",
+            lambda value: 0 < value <= MAX_SECONDS,
+        )
     _number("temperature", request.temperature, "above 0", lambda value: value > 0)
     _number("min_p", request.min_p, "in [0, 1)", lambda value: 0 <= value < 1)
     for name, value, limit in (("seed", request.seed, 2**64), ("clip", request.clip, LABEL_STREAM)):
@@ -158,5 +181,10 @@ def _check(request: Request) -> None:
 
 
 def _number(name: str, value: object, wanted: str, fits: Callable[[float], bool]) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or not fits(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, Real)
+        or not math.isfinite(value)
+        or not fits(float(value))
+    ):
         raise ConfigError(f"{name} must be a number {wanted}, found {value!r}")

@@ -16,7 +16,6 @@ from wavegen.synth.files import Written, check_place
 from wavegen.synth.plan import Request
 from wavegen.synth.synthesizer import Synthesizer
 
-ENDINGS = (".png", ".svg", ".pdf")
 MAX_CLIPS = 25
 MAX_SECONDS = 60.0  # a picture of more shows nothing
 WINDOW_SECONDS = 0.02
@@ -35,11 +34,16 @@ def check_plot(path: str | Path) -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise MissingBackendError(f"--plot needs matplotlib ({error}): pip install matplotlib") from error
-    check_place(path, ENDINGS)
+    check_place(path, (".png",))
 
 
-def plot_written(path: str | Path, synthesizer: Synthesizer, requests: Sequence[Request], written: Sequence[Written],
-                 folder: Path | None = None) -> None:
+def plot_written(
+    path: str | Path,
+    synthesizer: Synthesizer,
+    requests: Sequence[Request],
+    written: Sequence[Written],
+    folder: Path | None = None,
+) -> None:
     """Draw clips that were written; what went to stdout is spoken again, to the same samples.
 
     Args:
@@ -53,7 +57,9 @@ def plot_written(path: str | Path, synthesizer: Synthesizer, requests: Sequence[
             waveform = _beginning(synthesizer, request)
         else:
             waveform, _ = io.load((folder or Path()) / outcome.row["path"])
-        title = ", ".join(str(value) for value in (outcome.row["label"], request.speaker) if value is not None)
+        title = ", ".join(
+            str(value) for value in (outcome.row["label"], request.speaker) if value is not None
+        )
         pictures.append((title or f"clip {request.clip}", waveform))
     if pictures:
         plot_clips(path, pictures, synthesizer.sample_rate)
@@ -87,7 +93,12 @@ def plot_clips(path: str | Path, clips: Sequence[tuple[str, np.ndarray]], sample
     columns = min(len(clips), 5)
     rows = math.ceil(len(clips) / columns)
     width = 8.0 if len(clips) == 1 else 2.4 * columns
-    figure = Figure(figsize=(width, 0.6 + 2.2 * rows), layout="constrained")
+    height = 0.5 + 2.2 * rows
+    figure = Figure(figsize=(width, height))
+    # Margins in inches for the labels; matplotlib's own layouts take seconds for a full grid.
+    figure.subplots_adjust(
+        0.6 / width, 0.5 / height, 1 - 0.1 / width, 1 - 0.3 / height, wspace=0.15, hspace=0.5
+    )
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for place, axis in enumerate(axes.flat):
         if place >= len(clips):
@@ -96,17 +107,23 @@ def plot_clips(path: str | Path, clips: Sequence[tuple[str, np.ndarray]], sample
         title, waveform = clips[place]
         waveform = waveform[: int(MAX_SECONDS * sample_rate)]
         picture, _ = spectrogram(waveform, sample_rate)
-        axis.imshow(picture, origin="lower", aspect="auto", cmap="magma", vmin=-RANGE_DB, vmax=0.0,
-                    extent=(0.0, len(waveform) / sample_rate, 0.0, sample_rate / 2000))
+        axis.imshow(
+            picture,
+            origin="lower",
+            aspect="auto",
+            cmap="magma",
+            vmin=-RANGE_DB,
+            vmax=0.0,
+            extent=(0.0, len(waveform) / sample_rate, 0.0, sample_rate / 2000),
+        )
         axis.set_title(title, fontsize=9)
         if place % columns == 0:
             axis.set_ylabel("kHz")
-        axis.set_xlabel("s")
+        if place >= len(clips) - columns:
+            axis.set_xlabel("s")
     content = BytesIO()
-    path = Path(path)
-    # Without the program's name and the date in it, the same audio gives the same picture.
-    metadata = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-    figure.savefig(content, format=path.suffix[1:].lower(), dpi=120, metadata=metadata[path.suffix.lower()])
+    # Without the program's name in it, the same audio gives the same picture.
+    figure.savefig(content, format="png", dpi=110, metadata={"Software": None})
     with atomic_write(path) as file:
         file.write(content.getvalue())
 

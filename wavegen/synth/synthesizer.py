@@ -77,8 +77,11 @@ class Report:
         return self.samples_per_second / self.sample_rate
 
     def __str__(self) -> str:
-        return (f"{self.seconds:.2f} s of audio in {self.wall_seconds:.2f} s: {self.samples_per_second:,.0f} samples/s, "
-                f"{self.times_realtime:.2f} times real time (engine {self.engine}, precision {self.precision})")
+        return (
+            f"{self.seconds:.2f} s of audio in {self.wall_seconds:.2f} s: "
+            f"{self.samples_per_second:,.0f} samples/s, "
+            f"{self.times_realtime:.2f} times real time (engine {self.engine}, precision {self.precision})"
+        )
 
 
 class Synthesizer:
@@ -88,8 +91,9 @@ class Synthesizer:
     a batch changes a sample. `generate(count=n)[i]` is `generate(clip=i)`.
     """
 
-    def __init__(self, loaded: LoadedModel, engine: str = "auto", precision: str = "auto",
-                 device: str | None = None) -> None:
+    def __init__(
+        self, loaded: LoadedModel, engine: str = "auto", precision: str = "auto", device: str | None = None
+    ) -> None:
         self.spec: ModelFolder = loaded.spec
         self.model = loaded.model
         self.engine = build_engine(loaded.model, engine, precision, device)
@@ -116,18 +120,45 @@ class Synthesizer:
         return self._report
 
     @overload
-    def generate(self, label: str | int | Sequence[str | int] | None = ..., speaker: str | int | None = ...,
-                 seconds: float | None = ..., *, count: None = ..., seed: int = ..., clip: int = ...,
-                 temperature: float = ..., min_p: float = ...) -> AudioChunk: ...
+    def generate(
+        self,
+        label: str | int | Sequence[str | int] | None = ...,
+        speaker: str | int | None = ...,
+        seconds: float | None = ...,
+        *,
+        count: None = ...,
+        seed: int = ...,
+        clip: int = ...,
+        temperature: float = ...,
+        min_p: float = ...,
+    ) -> AudioChunk: ...
 
     @overload
-    def generate(self, label: str | int | Sequence[str | int] | None = ..., speaker: str | int | None = ...,
-                 seconds: float | None = ..., *, count: int, seed: int = ..., clip: int = ...,
-                 temperature: float = ..., min_p: float = ...) -> list[AudioChunk]: ...
+    def generate(
+        self,
+        label: str | int | Sequence[str | int] | None = ...,
+        speaker: str | int | None = ...,
+        seconds: float | None = ...,
+        *,
+        count: int,
+        seed: int = ...,
+        clip: int = ...,
+        temperature: float = ...,
+        min_p: float = ...,
+    ) -> list[AudioChunk]: ...
 
-    def generate(self, label: str | int | Sequence[str | int] | None = None, speaker: str | int | None = None,
-                 seconds: float | None = None, *, count: int | None = None, seed: int = 0, clip: int = 0,
-                 temperature: float = 1.0, min_p: float = 0.0) -> AudioChunk | list[AudioChunk]:
+    def generate(
+        self,
+        label: str | int | Sequence[str | int] | None = None,
+        speaker: str | int | None = None,
+        seconds: float | None = None,
+        *,
+        count: int | None = None,
+        seed: int = 0,
+        clip: int = 0,
+        temperature: float = 1.0,
+        min_p: float = 0.0,
+    ) -> AudioChunk | list[AudioChunk]:
         """One clip, or with `count` a list of that many.
 
         Args:
@@ -159,12 +190,23 @@ class Synthesizer:
             blocks = [self._decode(codes) for codes in self._blocks(plans, BLOCK_SAMPLES)]
             for place, (row, plan) in enumerate(zip(batch, plans, strict=True)):
                 spoken[row] = np.concatenate([block[place] for block in blocks])[: plan.num_samples]
-        return [self._assemble([spoken.pop((number, place)) for place in range(len(plans))])
-                for number, plans in enumerate(clips)]
+        return [
+            self._assemble([spoken.pop((number, place)) for place in range(len(plans))])
+            for number, plans in enumerate(clips)
+        ]
 
-    def stream(self, label: str | int | Sequence[str | int] | None = None, speaker: str | int | None = None,
-               seconds: float | None = None, *, chunk_samples: int = BLOCK_SAMPLES, seed: int = 0, clip: int = 0,
-               temperature: float = 1.0, min_p: float = 0.0) -> Iterator[AudioChunk]:
+    def stream(
+        self,
+        label: str | int | Sequence[str | int] | None = None,
+        speaker: str | int | None = None,
+        seconds: float | None = None,
+        *,
+        chunk_samples: int = BLOCK_SAMPLES,
+        seed: int = 0,
+        clip: int = 0,
+        temperature: float = 1.0,
+        min_p: float = 0.0,
+    ) -> Iterator[AudioChunk]:
         """The clip `generate` would give, chunk by chunk as it is spoken, whatever its length.
 
         Args:
@@ -173,7 +215,9 @@ class Synthesizer:
         Raises:
             ConfigError: at the call, not at the first chunk.
         """
-        return self.stream_request(Request(label, speaker, seconds, seed, clip, temperature, min_p), chunk_samples)
+        return self.stream_request(
+            Request(label, speaker, seconds, seed, clip, temperature, min_p), chunk_samples
+        )
 
     def stream_request(self, request: Request, chunk_samples: int = BLOCK_SAMPLES) -> Iterator[AudioChunk]:
         """`stream` of a request."""
@@ -205,9 +249,13 @@ class Synthesizer:
         """Codes int64 (B, n) of the rows, n adding up to the longest row."""
         begin = time.perf_counter()
         state = self.engine.start(
-            batch_size=len(plans), conditioning=self._conditioning(plans), seeds=[plan.seed for plan in plans],
-            streams=[plan.stream for plan in plans], temperature=[plan.temperature for plan in plans],
-            min_p=[plan.min_p for plan in plans])
+            batch_size=len(plans),
+            conditioning=self._conditioning(plans),
+            seeds=[plan.seed for plan in plans],
+            streams=[plan.stream for plan in plans],
+            temperature=[plan.temperature for plan in plans],
+            min_p=[plan.min_p for plan in plans],
+        )
         remaining = max(plan.num_samples for plan in plans)
         done = 0
         while remaining > 0:
@@ -226,7 +274,8 @@ class Synthesizer:
         inputs = ConditioningInputs(
             label=torch.tensor([plan.label_id for plan in plans]) if told.label else None,
             speaker=torch.tensor([plan.speaker_id for plan in plans]) if told.speaker else None,
-            num_samples=torch.tensor([plan.intended_samples for plan in plans]))
+            num_samples=torch.tensor([plan.intended_samples for plan in plans]),
+        )
         return ModelConditioning(self.model, inputs)
 
     def _decode(self, codes: np.ndarray) -> np.ndarray:
@@ -246,11 +295,16 @@ class Synthesizer:
         self._report = replace(self._report, num_samples=0, wall_seconds=0.0)
 
     def _add_to_report(self, num_samples: int, wall_seconds: float) -> None:
-        self._report = replace(self._report, num_samples=self._report.num_samples + num_samples,
-                               wall_seconds=self._report.wall_seconds + wall_seconds)
+        self._report = replace(
+            self._report,
+            num_samples=self._report.num_samples + num_samples,
+            wall_seconds=self._report.wall_seconds + wall_seconds,
+        )
 
 
-def load(model: str | Path, engine: str = "auto", precision: str = "auto", device: str | None = None) -> Synthesizer:
+def load(
+    model: str | Path, engine: str = "auto", precision: str = "auto", device: str | None = None
+) -> Synthesizer:
     """A model ready to speak.
 
     Args:
