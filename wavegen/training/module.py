@@ -60,7 +60,9 @@ class SequenceModule(lightning.LightningModule):
         self.last_samples = batch.codes.size * world
         return total
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        # Here and not at the end of the batch: checkpoints are written before that hook of a module.
         self.ema.update_parameters(self.model)
 
     def on_validation_start(self) -> None:

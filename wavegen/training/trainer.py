@@ -87,6 +87,7 @@ def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path |
         torch.set_num_threads(training.threads)
     torch.set_flush_denormal(True)
     warnings.filterwarnings("ignore", module="lightning.*")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
     module = SequenceModule(recipe, vocabulary, data.digest)
     if init_from is not None:
@@ -119,6 +120,9 @@ def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path |
         DataLoader(TrainingBatches(order, first_step, training.max_steps, rank, world_size), batch_size=None),
         DataLoader(ValidationBatches(held_out, training.validation_batches, rank, world_size), batch_size=None),
         ckpt_path=checkpoint, weights_only=True)
+    if module.results.get("step") == trainer.global_step:
+        # The last step is validated after its checkpoint was written: write it again with the figure.
+        trainer.save_checkpoint(run / "checkpoints" / f"step-{trainer.global_step}.ckpt")
     last = latest_checkpoint(run)
     if last is None:
         raise ConfigError(f"training of {run} ended without a checkpoint: training.max_steps is {training.max_steps}")
