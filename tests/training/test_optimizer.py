@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -54,5 +56,5 @@ def test_rate_rises_holds_and_falls_to_its_end():
     config = OptimizerConfig(warmup_steps=10, flat_fraction=0.5, final_fraction=0.1)
     rates = [learning_rate_factor(step, 100, config) for step in range(101)]
     assert rates[0] == pytest.approx(0.1) and rates[10:51] == [1.0] * 41
-    assert all(a > b for a, b in zip(rates[50:], rates[51:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(rates[50:]))
     assert rates[100] == pytest.approx(0.1)

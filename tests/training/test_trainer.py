@@ -63,7 +63,8 @@ def test_a_run_holds_what_export_needs(uninterrupted):
 
 
 def test_training_lowers_the_bits(tiny_store, tmp_path):
-    fit(tiny_recipe(max_steps=120, validation_interval=120, checkpoint_interval=120, ema_decay=0.9), tiny_store, tmp_path / "run")
+    fit(tiny_recipe(max_steps=120, validation_interval=120, checkpoint_interval=120, ema_decay=0.9), tiny_store,
+        tmp_path / "run")
     saved = read_checkpoint(latest_checkpoint(tmp_path / "run"))["wavegen"]
     assert saved["metrics"]["validation_bits"] < 7.0
 
@@ -164,7 +165,8 @@ def test_fine_tuning_starts_from_the_averaged_weights(tiny_store, uninterrupted,
     source = latest_checkpoint(uninterrupted)
     fit(tiny_recipe(max_steps=1, checkpoint_interval=1, optimizer={"muon_lr": 1e-9, "adamw_lr": 1e-9}), tiny_store,
         tmp_path / "tuned", init_from=source)
-    tuned, base = (read_checkpoint(latest_checkpoint(run))["wavegen"]["ema"] for run in (tmp_path / "tuned", uninterrupted))
+    tuned, base = (read_checkpoint(latest_checkpoint(run))["wavegen"]["ema"]
+                   for run in (tmp_path / "tuned", uninterrupted))
     assert all(torch.allclose(tuned[name], base[name], atol=1e-6) for name in base)
 
 

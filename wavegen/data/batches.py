@@ -124,7 +124,8 @@ class WindowBatches:
         weight = predicted.astype(np.float32) * (0.0 if idle else 1.0)
         return Batch(codes=codes, label=self.store.label_ids[rows].astype(np.int64),
                      speaker=self.store.speaker_ids[rows].astype(np.int64), num_samples=lengths.astype(np.int64),
-                     start_frame=(begins // self.hop).astype(np.int64), inside=predicted & (position < lengths[:, None]), weight=weight,
+                     start_frame=(begins // self.hop).astype(np.int64),
+                     inside=predicted & (position < lengths[:, None]), weight=weight,
                      total_weight=float(weight.sum()) if total_weight is None else total_weight)
 
     def _weight(self, windows: np.ndarray) -> float:

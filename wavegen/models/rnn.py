@@ -72,10 +72,10 @@ class RNN(nn.Module):
         """Bias and conditioning of the three gates, (B, num_frames, 1, 3H), in torch's r, z, n order."""
         given = [value for value in (inputs.label, inputs.speaker, inputs.num_samples) if value is not None]
         batch = given[0].shape[0] if given else 1
-        bias = self.gru.bias_ih_l0.expand(batch, num_frames, -1)
+        bias = self.gru.get_parameter("bias_ih_l0").expand(batch, num_frames, -1)
         if self.conditioning.is_active:
             hidden = self.conditioning(inputs, start_frame, num_frames)
-            bias = bias + hidden @ self.gru.weight_ih_l0[:, self.config.embedding_channels :].t()
+            bias = bias + hidden @ self.gru.get_parameter("weight_ih_l0")[:, self.config.embedding_channels :].t()
         return bias[:, :, None]
 
     def initial_state(self, batch: int) -> Tensor:
@@ -84,9 +84,9 @@ class RNN(nn.Module):
 
     def step(self, previous_code: Tensor, state: Tensor, table_frame: Tensor) -> tuple[Tensor, Tensor]:
         """One sample: logits (B, Q) and the next state, from the code (B,) before it and a frame (B, 3H)."""
-        weight = self.gru.weight_ih_l0[:, : self.config.embedding_channels]
+        weight = self.gru.get_parameter("weight_ih_l0")[:, : self.config.embedding_channels]
         given = functional.embedding(previous_code, self.embedding) @ weight.t() + table_frame
-        past = state @ self.gru.weight_hh_l0.t() + self.gru.bias_hh_l0
+        past = state @ self.gru.get_parameter("weight_hh_l0").t() + self.gru.get_parameter("bias_hh_l0")
         given_r, given_z, given_n = given.chunk(3, dim=-1)
         past_r, past_z, past_n = past.chunk(3, dim=-1)
         update = torch.sigmoid(given_z + past_z)

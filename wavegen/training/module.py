@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import lightning
@@ -31,7 +33,7 @@ class SequenceModule(lightning.LightningModule):
         torch.manual_seed(recipe.training.seed)
         self.model = build_model(recipe.model, recipe.audio, vocabulary)
         decay = recipe.training.ema_decay
-        self.ema = AveragedModel(self.model, multi_avg_fn=lambda average, new, count: _average(average, new, count, decay))
+        self.ema = AveragedModel(self.model, multi_avg_fn=functools.partial(_average, decay=decay))
         self.ema.requires_grad_(False)
         self.ema.eval()
         self.results: dict[str, float] = {}  # latest validation, kept in checkpoints
@@ -76,7 +78,7 @@ class SequenceModule(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         sums = torch.tensor(self._sums, dtype=torch.float64, device=self.device)
         if self.trainer.world_size > 1:
-            sums = self.all_gather(sums).sum(0)
+            torch.distributed.all_reduce(sums)
         value = bits(float(sums[0]), float(sums[1]))
         self.results = {"validation_bits": value, "step": self.global_step}
         self.log("validation/bits_per_sample", value, rank_zero_only=True)
@@ -111,7 +113,7 @@ def to_inputs(batch: Batch, device: torch.device | str) -> tuple[Tensor, Conditi
 
 
 @torch.no_grad()
-def _average(average: list[Tensor], new: list[Tensor], count: Tensor | int, decay: float) -> None:
+def _average(average: Sequence[Tensor], new: Sequence[Tensor], count: Tensor | int, decay: float) -> None:
     """Exponential moving average that forgets its start: the decay grows from 0.1 to `decay`."""
     count = int(count)
-    torch._foreach_lerp_(average, new, 1 - min(decay, (1 + count) / (10 + count)))
+    torch._foreach_lerp_(list(average), list(new), 1 - min(decay, (1 + count) / (10 + count)))
