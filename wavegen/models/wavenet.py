@@ -32,6 +32,8 @@ class WaveNet(nn.Module):
     Before the first sample the codes are silence and h is zero. All weights are input-major.
     """
 
+    decoded: Tensor  # (Q,) waveform value of each code
+
     def __init__(self, config: WaveNetConfig, audio: AudioConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
         self.config, self.quantization_channels = config, audio.quantization_channels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,13 +24,13 @@ class MuonAdamW(torch.optim.Optimizer):
     Reference: Muon, https://kellerjordan.github.io/posts/muon; AdamW, arXiv:1711.05101.
     """
 
-    def __init__(self, matrices: list[tuple[Tensor, tuple[int, int, int]]], others: list[Tensor],
+    def __init__(self, matrices: Sequence[tuple[Tensor, tuple[int, int, int]]], others: Sequence[Tensor],
                  config: OptimizerConfig, gradient_clip: float) -> None:
         groups: list[dict[str, Any]] = [
             {"params": [parameter], "kind": "muon", "shape": list(shape), "lr": config.muon_lr,
              "weight_decay": config.weight_decay}
             for parameter, shape in matrices]
-        groups.append({"params": others, "kind": "adamw", "lr": config.adamw_lr, "weight_decay": 0.0,
+        groups.append({"params": list(others), "kind": "adamw", "lr": config.adamw_lr, "weight_decay": 0.0,
                        "betas": list(config.betas)})
         super().__init__([group for group in groups if group["params"]], {})
         self.gradient_clip = gradient_clip
