@@ -68,9 +68,7 @@ def test_labels_are_split_at_commas_unless_one_has_a_comma(text, labels):
 
 
 def test_numpy_numbers_are_numbers():
-    request = Request(
-        label=np.int64(1), speaker="ben", seconds=np.float32(0.5), seed=np.int64(3), clip=np.uint8(2)
-    )
+    request = Request(label=np.int64(1), speaker="ben", seconds=np.float32(0.5), seed=np.int64(3), clip=np.uint8(2))
     assert plan_clip(request, SPEC) == plan_clip(Request("1", "ben", 0.5, 3, 2), SPEC)
 
 
@@ -123,7 +121,5 @@ def test_a_model_without_conditions_takes_none(request_, complaint):
 
 
 def test_an_unconditional_model_may_know_its_usual_length():
-    spec = tiny_spec(conditional=False).model_copy(
-        update={"vocabulary": Vocabulary(durations=(((100, 100, 100),),))}
-    )
+    spec = tiny_spec(conditional=False).model_copy(update={"vocabulary": Vocabulary(durations=(((100, 100, 100),),))})
     assert plan_clip(Request(), spec)[0].num_samples == 100

@@ -102,9 +102,7 @@ def test_chunking_never_changes_the_audio(voice, chunk_samples, sequence):
 
 def test_two_streams_do_not_disturb_each_other(voice):
     alone = [list(voice.stream("1", "anna", 0.05, seed=seed, chunk_samples=100)) for seed in (1, 2)]
-    pairs = zip(
-        *(voice.stream("1", "anna", 0.05, seed=seed, chunk_samples=100) for seed in (1, 2)), strict=True
-    )
+    pairs = zip(*(voice.stream("1", "anna", 0.05, seed=seed, chunk_samples=100) for seed in (1, 2)), strict=True)
     for place, pair in enumerate(pairs):
         for chunks, chunk in zip(alone, pair, strict=True):
             assert np.array_equal(chunks[place].waveform, chunk.waveform)

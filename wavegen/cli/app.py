@@ -101,8 +101,10 @@ def run(arguments: Sequence[str]) -> int:
             code = app(list(arguments), prog_name="wavegen", standalone_mode=False)
             code = code if isinstance(code, int) else 0
         except BaseException as error:
-            code = _end(error)
-    return 128 + received[0] if received else code
+            code = 130 if received else _end(error)
+    if received:
+        return _tell("interrupted", 128 + received[0])
+    return code
 
 
 def _end(error: BaseException) -> int:
@@ -111,8 +113,6 @@ def _end(error: BaseException) -> int:
         traceback.print_exception(error)
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
-    if isinstance(error, (KeyboardInterrupt, Interrupted)):
-        return _tell("interrupted", 130)
     if isinstance(error, WavegenError):
         return _tell(str(error), error.exit_code)
     if isinstance(error, BrokenPipeError):

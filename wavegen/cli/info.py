@@ -10,9 +10,7 @@ from wavegen.cli.options import Json, Verbose, print_json
 
 
 def info(
-    model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="A bundled model or a model folder.")
-    ] = None,
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A bundled model or a model folder.")] = None,
     full: Annotated[
         bool, typer.Option("--full", help="Import torch and torchaudio to be sure; takes seconds.")
     ] = False,

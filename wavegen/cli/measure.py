@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,15 +15,11 @@ def evaluate(
     store: StoreFolder,
     split: Annotated[str, typer.Option(metavar="NAME", help="Split of the store to measure on.")] = "test",
     json: Json = False,
-    html: Annotated[
-        Path | None, typer.Option("--html", metavar="DIR", help="Write a page to listen to.")
-    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="DIR", help="Write a page to listen to.")] = None,
     verbose: Verbose = False,
 ) -> None:
     """Measure how good a model is: bits per sample and what a judge hears."""
-    from wavegen.evaluate import evaluate as measure
-
-    report = measure(model, store, split=split, html=html)
+    report = measure_quality(model, store, split, html)
     if json:
         print_json(report)
     else:
@@ -31,12 +27,8 @@ def evaluate(
 
 
 def bench(
-    model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="A bundled model or a model folder.")
-    ] = None,
-    config: Annotated[
-        str | None, typer.Option(metavar="A|B|C|D", help="A benchmark size instead of a model.")
-    ] = None,
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A bundled model or a model folder.")] = None,
+    config: Annotated[str | None, typer.Option(metavar="A|B|C|D", help="A benchmark size instead of a model.")] = None,
     engine: Engine = "auto",
     precision: Precision = "auto",
     batch: Annotated[int, typer.Option(metavar="N", help="Rows spoken at once.")] = 1,
@@ -55,6 +47,12 @@ def bench(
         print_json(report)
     else:
         _print_facts(report)
+
+
+def measure_quality(model: str, store: Path, split: str, html: Path | None) -> dict[str, Any]:
+    from wavegen.evaluate import evaluate as measure
+
+    return measure(model, store, split=split, html=html)
 
 
 def _print_facts(facts: dict[str, object]) -> None:

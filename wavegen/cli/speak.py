@@ -29,16 +29,12 @@ if TYPE_CHECKING:
 
 def synth(
     model: Model,
-    label: Annotated[
-        str | None, typer.Option(metavar="L", help="What to say; several with commas: 3,1,4.")
-    ] = None,
+    label: Annotated[str | None, typer.Option(metavar="L", help="What to say; several with commas: 3,1,4.")] = None,
     speaker: Annotated[str | None, typer.Option(metavar="S", help="In whose voice.")] = None,
     seconds: Annotated[
         float | None, typer.Option(metavar="X", help="Intended length; a usual one if left out.")
     ] = None,
-    count: Annotated[
-        int, typer.Option(metavar="N", help="Number of clips, which differ in their draws.")
-    ] = 1,
+    count: Annotated[int, typer.Option(metavar="N", help="Number of clips, which differ in their draws.")] = 1,
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same bytes.")] = 0,
     temperature: Annotated[float, typer.Option(metavar="T", help="Below 1 is safer and duller.")] = 1.0,
     min_p: Annotated[
@@ -60,9 +56,7 @@ def synth(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", metavar="DIR", file_okay=False, help="Folder for the clips and their manifest.jsonl."
-        ),
+        typer.Option("--out", metavar="DIR", file_okay=False, help="Folder for the clips and their manifest.jsonl."),
     ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="F.png", help="Draw the spectrograms.")] = None,
     json: Json = False,

@@ -14,12 +14,8 @@ def prepare(
     recipe: RecipeFile,
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder of recordings.")],
     out: Annotated[Path, typer.Option("--out", metavar="STORE", help="Store to write, or to continue.")],
-    strict: Annotated[
-        bool, typer.Option("--strict", help="A bad file is an error instead of being skipped.")
-    ] = False,
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", help="Processes; all usable cores if left out.")
-    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="A bad file is an error instead of being skipped.")] = False,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Processes; all usable cores if left out.")] = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -45,9 +41,7 @@ def train(
     ] = None,
     init_from: Annotated[
         str | None,
-        typer.Option(
-            "--init-from", metavar="CKPT", help="Begin with the averaged weights of this checkpoint."
-        ),
+        typer.Option("--init-from", metavar="CKPT", help="Begin with the averaged weights of this checkpoint."),
     ] = None,
     verbose: Verbose = False,
 ) -> None:

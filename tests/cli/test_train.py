@@ -1,0 +1,116 @@
+"""From recordings to a model folder: prepare, train, export, synth in one go, and the mistakes on the way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from helpers import write_tones
+from wavegen.config import load_recipe
+from wavegen.data import prepare as preparation
+
+RECIPE = """
+name: tones
+audio: {sample_rate: 8000}
+prepare:
+  pattern: "recordings/(?P<label>\\\\d+)_(?P<speaker>\\\\w+)_(?P<take>\\\\d+)\\\\.wav"
+  splits: {test: {take: ["0", "1"]}}
+model:
+  family: wavenet
+  residual_channels: 8
+  skip_channels: 8
+  output_channels: 8
+  dilations: [1, 2, 4]
+  conditioning: {label: true, speaker: true, hidden_channels: 8, progress_steps: 4}
+training: {max_steps: 4, samples_per_batch: 3000, checkpoint_interval: 2, validation_interval: 4, threads: 1}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    path = tmp_path / "tones.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def store(wavegen, recipe, tmp_path) -> Path:
+    write_tones(tmp_path / "data", takes=range(4))
+    outcome = wavegen("prepare", recipe, "--data", tmp_path / "data", "--out", tmp_path / "store", "--workers", 1)
+    assert outcome.code == 0, outcome.err
+    return tmp_path / "store"
+
+
+def test_from_recordings_to_a_clip(wavegen, recipe, store, tmp_path):
+    pytest.importorskip("lightning", reason="the train extra is not installed")
+    run, model = tmp_path / "run", tmp_path / "model"
+    train = ["train", recipe, "--store", store, "--out", run]
+    outcome = wavegen(*train, "training.max_steps=2")
+    assert outcome.code == 0, outcome.err
+    assert "step 2/2" in outcome.err
+    again = wavegen(*train)
+    assert again.code == 2 and "continue it with --resume auto" in again.err
+    resumed = wavegen(*train, "--resume", "auto")
+    assert resumed.code == 0 and "step 4/4" in resumed.err
+    exported = wavegen("export", run, "--out", model, "--name", "mine")
+    assert exported.code == 0 and 'model "mine" after 4 steps' in exported.err
+    spoken = wavegen("synth", model, "--label", 1, "--speaker", "ben", "-o", tmp_path / "a.wav")
+    assert spoken.code == 0, spoken.err
+    assert len(soundfile.read(tmp_path / "a.wav")[0]) > 480
+    card = json.loads(wavegen("info", model, "--json").out)
+    assert card["name"] == "mine" and card["training"]["steps"] == 4
+    wrong = wavegen("synth", run, "--label", 1, "-o", tmp_path / "b.wav")
+    assert wrong.code == 3 and "is a training run; run `wavegen export" in wrong.error
+
+
+def test_prepare_hands_everything_over(wavegen, recipe, tmp_path, monkeypatch):
+    calls = []
+
+    def prepare(*arguments, **options):
+        calls.append((arguments, options))
+        return {"rows": 3}
+
+    monkeypatch.setattr(preparation, "prepare", prepare)
+    outcome = wavegen("prepare", recipe, "--data", "d", "--out", "s", "--strict", "--workers", 2, "--json")
+    assert json.loads(outcome.out) == {"rows": 3}
+    assert calls == [((load_recipe(recipe), Path("d"), Path("s")), {"strict": True, "workers": 2})]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (
+            ("residual_channels: 8", "residual_chanels: 8"),
+            'unknown key "model.residual_chanels": did you mean "residual_channels"',
+        ),
+        (("max_steps: 4", "max_stepps: 4"), 'unknown key "training.max_stepps": did you mean "max_steps"'),
+        (("sample_rate: 8000", "sample_rate: -1"), '"audio.sample_rate"'),
+        (("model:", "model: ["), "is not valid YAML"),
+    ],
+)
+def test_a_mistake_in_the_recipe_is_named(wavegen, recipe, tmp_path, change, complaint):
+    recipe.write_text(recipe.read_text().replace(*change))
+    for command in (["prepare", recipe, "--data", tmp_path], ["train", recipe, "--store", tmp_path]):
+        outcome = wavegen(*command, "--out", tmp_path / "out")
+        assert outcome.code == 2
+        assert complaint in outcome.error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mistake_in_an_override_is_named(wavegen, recipe, tmp_path):
+    train = ["train", recipe, "--store", tmp_path, "--out", tmp_path / "out"]
+    assert 'did you mean "max_steps"' in wavegen(*train, "training.max_step=3").error
+    assert "is not of the form key=value" in wavegen(*train, "fast").error
+    assert wavegen(*train, "--resum", "auto").code == 2
+
+
+def test_a_store_or_run_that_is_not_there(wavegen, recipe, tmp_path):
+    pytest.importorskip("lightning", reason="the train extra is not installed")
+    outcome = wavegen("train", recipe, "--store", tmp_path / "none", "--out", tmp_path / "out")
+    assert outcome.code == 3 and str(tmp_path / "none") in outcome.error
+    outcome = wavegen("export", tmp_path / "none", "--out", tmp_path / "out")
+    assert outcome.code == 3 and "no training run at" in outcome.error
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,161 @@
+"""Files are whole or absent, a batch has a line for each clip, and one bad clip does not stop the others."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+
+import wavegen
+from tiny import save_tiny, tiny_spec
+from wavegen.errors import ConfigError, PartialFailureError, WavegenError
+from wavegen.synth import Request, files, numbered
+
+SEVEN = Request("1", "anna", 0.05, seed=7)
+
+
+@pytest.fixture(scope="module")
+def voice(tmp_path_factory):
+    return wavegen.load(save_tiny(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["clip.wav", "clip.flac", "clip.WAV"])
+def test_a_file_holds_the_clip(voice, tmp_path, name):
+    written = files.write_clip(voice, SEVEN, tmp_path / name)
+    waveform, sample_rate = soundfile.read(tmp_path / name, dtype="float32")
+    assert sample_rate == 8000
+    np.testing.assert_allclose(waveform, voice.generate("1", "anna", 0.05, seed=7).waveform, atol=1 / 32768)
+    assert names(tmp_path) == [name]
+    assert written.row["num_samples"] == len(waveform)
+
+
+def test_a_stream_is_a_wav_of_the_same_bytes(voice, tmp_path):
+    pipe = io.BytesIO()
+    files.write_stream(voice, SEVEN, pipe)
+    files.write_clip(voice, SEVEN, tmp_path / "clip.wav")
+    assert pipe.getvalue() == (tmp_path / "clip.wav").read_bytes()
+
+
+def test_a_batch_has_a_file_and_a_line_for_each_clip(voice, tmp_path):
+    requests = numbered(Request(["1", "2"], "anna", seed=3), 5)
+    written = files.write_clips(voice, requests, tmp_path / "out")
+    rows = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
+    assert rows == [outcome.row for outcome in written]
+    assert [row["path"] for row in rows] == [f"1-2_anna_{clip:05d}.wav" for clip in range(5)]
+    assert names(tmp_path / "out") == sorted([*(row["path"] for row in rows), "manifest.jsonl"])
+    for row, request in zip(rows, requests, strict=True):
+        waveform, _ = soundfile.read(tmp_path / "out" / row["path"], dtype="float32")
+        (audio,) = voice.generate_batch([request])
+        np.testing.assert_allclose(waveform, audio.waveform, atol=1 / 32768)
+        assert (row["label"], row["speaker"], row["seed"], row["engine"]) == (["1", "2"], "anna", 3, "numba")
+        assert row["num_samples"] == len(waveform)
+        assert row["seconds"] == pytest.approx(len(waveform) / 8000)
+
+
+def test_the_window_does_not_change_the_audio(voice, tmp_path, monkeypatch):
+    requests = numbered(Request("2", "ben"), 7)
+    files.write_clips(voice, requests, tmp_path / "a")
+    monkeypatch.setattr(files, "WINDOW_CLIPS", 3)
+    monkeypatch.setattr(files, "WINDOW_SAMPLES", 2000)
+    files.write_clips(voice, requests, tmp_path / "b")
+    for name in names(tmp_path / "a"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_the_file_name_is_safe():
+    (plan,) = files.plan_clip(Request(seconds=1), tiny_spec(conditional=False))
+    strange = replace(plan, label="a/../b c", speaker="é")
+    assert files.clip_name([strange], 3) == "a-..-b-c_é_00003.wav"
+    assert files.clip_name([plan], 3) == "00003.wav"
+
+
+def test_one_bad_clip_does_not_stop_the_others(voice, tmp_path):
+    (tmp_path / "1_anna_00001.wav").mkdir()
+    requests = numbered(SEVEN, 4)
+    written = files.write_clips(voice, requests, tmp_path)
+    assert [outcome.error is None for outcome in written] == [True, False, True, True]
+    rows = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
+    assert "could not be written" in rows[1]["error"]
+    assert not [name for name in names(tmp_path) if name.startswith(".")]
+    with pytest.raises(PartialFailureError, match="1 of 4 clips were not written; the first, clip 1") as caught:
+        files.check_written(written, 4)
+    assert caught.value.exit_code == 5
+
+
+def test_a_full_disk_ends_the_batch(voice, tmp_path, monkeypatch):
+    class Full(files.AudioChunk):
+        def save(self, path):
+            if path.name.endswith("2.wav"):
+                raise WavegenError("no space") from OSError(errno.ENOSPC, "No space left on device")
+            super().save(path)
+
+    def generate_batch(requests):
+        return [Full(np.zeros(8, np.float32), 8000) for _ in requests]
+
+    monkeypatch.setattr(voice, "generate_batch", generate_batch)
+    written = files.write_clips(voice, numbered(SEVEN, 6), tmp_path)
+    assert len(written) == 3
+    with pytest.raises(PartialFailureError, match="4 of 6 clips were not written"):
+        files.check_written(written, 6)
+
+
+def test_when_nothing_could_be_written_the_reason_is_raised(voice, tmp_path):
+    (tmp_path / "1_anna_00000.wav").mkdir()
+    written = files.write_clips(voice, [SEVEN], tmp_path)
+    assert names(tmp_path) == ["1_anna_00000.wav"]
+    with pytest.raises(WavegenError, match="could not be written"):
+        files.check_written(written, 1)
+
+
+def test_an_interrupted_batch_keeps_what_is_done(voice, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "WINDOW_CLIPS", 2)
+    generate_batch = voice.generate_batch
+
+    def interrupted(requests):
+        if requests[0].clip == 2:
+            raise KeyboardInterrupt
+        return generate_batch(requests)
+
+    monkeypatch.setattr(voice, "generate_batch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_clips(voice, numbered(SEVEN, 6), tmp_path)
+    assert names(tmp_path) == ["1_anna_00000.wav", "1_anna_00001.wav", "manifest.jsonl"]
+    assert len((tmp_path / "manifest.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_wrong_request_writes_nothing(voice, tmp_path):
+    with pytest.raises(ConfigError):
+        files.write_clips(voice, [SEVEN, Request("9", "anna")], tmp_path / "out")
+    with pytest.raises(ConfigError, match="there is no folder"):
+        files.write_clip(voice, SEVEN, tmp_path / "none" / "a.wav")
+    with pytest.raises(ConfigError, match=r'unknown format ".mp3"'):
+        files.write_clip(voice, SEVEN, tmp_path / "a.mp3")
+    assert names(tmp_path) == []
+
+
+def test_memory_does_not_grow_with_the_length(voice, tmp_path):
+    peaks = []
+    for seconds in (2, 2, 60):  # the first run warms up
+        tracemalloc.start()
+        files.write_clip(voice, Request("1", "anna", seconds), tmp_path / "a.wav")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (tmp_path / "a.wav").stat().st_size == 44 + 2 * (60 * 8000 + 480)
+    assert peaks[2] < 1.1 * peaks[1] + 10_000
+
+
+def test_progress_counts_every_sample(voice, tmp_path):
+    requests, done = numbered(SEVEN, 3), []
+    files.write_clips(voice, requests, tmp_path / "out", done.append)
+    files.write_clip(voice, SEVEN, tmp_path / "a.wav", done.append)
+    assert sum(done) == files.total_samples(voice, [*requests, SEVEN]) == 4 * 880
