@@ -170,6 +170,40 @@ def test_fine_tuning_starts_from_the_averaged_weights(tiny_store, uninterrupted,
     assert all(torch.allclose(tuned[name], base[name], atol=1e-6) for name in base)
 
 
+def test_sounds_and_spectrograms_are_logged(tiny_store, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "run"
+    quick = {"max_steps": 4, "checkpoint_interval": 4, "validation_interval": 4, "log_interval": 2}
+    fit(tiny_recipe(sample_interval=4, **quick), tiny_store, run)
+    fit(tiny_recipe(**quick), tiny_store, tmp_path / "silent")
+    assert_bit_equal(run, tmp_path / "silent")  # to listen does not change the training
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"audio": 0, "images": 0}).Reload()
+    tags = events.Tags()
+    assert sorted(tags["audio"]) == ["samples/0-anna", "samples/0-ben", "samples/1-anna", "samples/2-ben"]
+    assert len(tags["images"]) == 4
+    assert {"train/bits_per_sample", "train/learning_rate", "validation/bits_per_sample"} <= set(tags["scalars"])
+    clip = events.Audio("samples/0-anna")[0]
+    assert clip.sample_rate == 8000 and clip.length_frames > 500
+
+
+def test_a_full_disk_leaves_the_checkpoints_before_it(tiny_store, tmp_path, monkeypatch):
+    save, calls = torch.save, []
+
+    def full(checkpoint, stream):
+        calls.append(1)
+        if len(calls) == 3:
+            stream.write(b"half a checkpoint")
+            raise OSError(28, "No space left on device")
+        save(checkpoint, stream)
+
+    monkeypatch.setattr("wavegen.training.checkpoints.torch.save", full)
+    with pytest.raises(TrainingError, match=r"step-12.ckpt: .*No space left on device.*--resume auto"):
+        fit(tiny_recipe(), tiny_store, tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["step-4.ckpt", "step-8.ckpt"]
+    assert latest_checkpoint(tmp_path / "run").name == "step-8.ckpt"
+
+
 def test_long_clips_train_in_windows(tiny_store, tmp_path):
     fit(tiny_recipe(max_steps=3, checkpoint_interval=3, chunk_samples=240), tiny_store, tmp_path / "run")
     assert read_checkpoint(latest_checkpoint(tmp_path / "run"))["wavegen"]["step"] == 3

@@ -1,4 +1,4 @@
-"""What a person sees while a model trains: a line of figures, TensorBoard, sounds and pictures."""
+"""What a person sees while a model trains: a line of figures, and scalars for TensorBoard."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ from wavegen.errors import ConfigError, StoreError
 from wavegen.training.checkpoints import AtomicCheckpointIO, latest_checkpoint, read_checkpoint
 from wavegen.training.module import SequenceModule
 from wavegen.training.progress import ProgressLine, ValidationMark
+from wavegen.training.sounds import SoundSamples
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +107,9 @@ def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path |
     saver = ModelCheckpoint(run / "checkpoints", filename="step-{step}", auto_insert_metric_name=False,
                             monitor="step", mode="max", save_top_k=training.keep_checkpoints,
                             every_n_train_steps=training.checkpoint_interval, save_on_train_epoch_end=True)
+    callbacks: list[lightning.Callback] = [line, ValidationMark(line), saver]
+    if training.sample_interval:
+        callbacks.append(SoundSamples(training.sample_interval))
     trainer = lightning.Trainer(
         accelerator="auto", devices=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
         num_nodes=max(1, world_size // int(os.environ.get("LOCAL_WORLD_SIZE", 1))),
@@ -114,7 +118,7 @@ def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path |
         max_steps=training.max_steps, max_epochs=-1, val_check_interval=training.validation_interval,
         check_val_every_n_epoch=None, num_sanity_val_steps=0, log_every_n_steps=1, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False, plugins=[AtomicCheckpointIO()],
-        logger=TensorBoardLogger(run, name="tensorboard", version=""), callbacks=[line, ValidationMark(line), saver])
+        logger=TensorBoardLogger(run, name="tensorboard", version=""), callbacks=callbacks)
     trainer.fit(
         module,
         DataLoader(TrainingBatches(order, first_step, training.max_steps, rank, world_size), batch_size=None),

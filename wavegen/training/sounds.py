@@ -1,0 +1,63 @@
+"""What the model says while it trains: sounds and spectrograms in TensorBoard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+
+from wavegen.audio.mulaw import decode
+from wavegen.config import Vocabulary
+from wavegen.engines import ModelConditioning, build_engine
+from wavegen.models import ConditioningInputs
+from wavegen.training.module import SequenceModule
+
+
+class SoundSamples(lightning.Callback):
+    """Every `interval` steps, a few clips of the averaged weights, the same conditions and seed each time."""
+
+    def __init__(self, interval: int, num_clips: int = 4) -> None:
+        self.interval, self.num_clips = interval, num_clips
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any,
+                           batch: Any, batch_idx: int) -> None:
+        assert isinstance(pl_module, SequenceModule)
+        step, audio = trainer.global_step, pl_module.recipe.audio
+        if step % self.interval or not trainer.is_global_zero or trainer.logger is None:
+            return
+        inputs, names, lengths = self._conditions(pl_module.vocabulary)
+        tail = pl_module.recipe.training.tail_samples
+        for name, waveform, length in zip(names, speak(pl_module, inputs, max(lengths) + tail), lengths, strict=True):
+            clip = waveform[: length + tail]
+            writer = trainer.logger.experiment  # type: ignore[attr-defined]
+            writer.add_audio(f"samples/{name}", clip, step, audio.sample_rate)
+            writer.add_image(f"spectrograms/{name}", spectrogram_image(clip), step, dataformats="HW")
+
+    def _conditions(self, vocabulary: Vocabulary) -> tuple[ConditioningInputs, list[str], list[int]]:
+        labels, speakers = max(1, len(vocabulary.labels)), max(1, len(vocabulary.speakers))
+        # A walk over the grid of pairs that changes label and speaker at each step.
+        pairs = [(i * labels // self.num_clips, i % speakers) for i in range(self.num_clips)]
+        lengths = [vocabulary.durations[label][speaker][1] for label, speaker in pairs]
+        names = ["-".join([*vocabulary.labels[label : label + 1], *vocabulary.speakers[speaker : speaker + 1]])
+                 or f"clip-{i}" for i, (label, speaker) in enumerate(pairs)]
+        label_ids, speaker_ids = torch.tensor(pairs).unbind(1)
+        return ConditioningInputs(label_ids, speaker_ids, torch.tensor(lengths)), names, lengths
+
+
+def speak(module: SequenceModule, inputs: ConditioningInputs, num_samples: int) -> np.ndarray:
+    """Waveforms float32 (B, num_samples) of the averaged weights, seed 0."""
+    model = module.ema.module
+    engine = build_engine(model, "auto")
+    state = engine.start(len(inputs.num_samples), ModelConditioning(model, inputs), seeds=0)  # type: ignore[arg-type]
+    return decode(engine.step(state, num_samples), module.recipe.audio.quantization_channels)
+
+
+def spectrogram_image(waveform: np.ndarray) -> np.ndarray:
+    """Log-magnitude spectrogram as a picture in [0, 1], (257, frames), low frequencies at the bottom."""
+    spectrum = torch.stft(torch.from_numpy(np.ascontiguousarray(waveform)), 512, 64, 256,
+                          torch.hann_window(256), pad_mode="constant", return_complex=True).abs()
+    decibels = 20 * torch.log10(spectrum.clamp(min=1e-4))
+    picture: np.ndarray = ((decibels + 80) / 100).clamp(0, 1).flip(0).numpy()
+    return picture
