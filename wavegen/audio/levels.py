@@ -54,7 +54,7 @@ def count_clipped(waveform: np.ndarray) -> int:
 
 def remove_dc(waveform: np.ndarray) -> np.ndarray:
     """Subtract the mean: float32 (T,) to float32 (T,)."""
-    mean = np.mean(waveform, dtype=np.float64)
+    mean = np.mean(waveform, dtype=np.float64) if waveform.size else 0.0
     centred: np.ndarray = (waveform - mean).astype(np.float32)
     return centred
 

@@ -197,8 +197,8 @@ def _read_clip(settings: Settings, path: str) -> Clip:
     waveform, rate = io.read(path)
     clipped = levels.count_clipped(waveform)
     waveform = io.resample(waveform, rate, settings.sample_rate)
-    if len(waveform) == 0:
-        raise AudioError(f"nothing is left of it at {settings.sample_rate} Hz")
+    if len(waveform) * 1000 < settings.sample_rate:
+        raise AudioError(f"too short: {len(waveform)} samples at {settings.sample_rate} Hz are less than 1 ms")
     waveform, gain, peak = levels.level(waveform, settings.sample_rate, settings.config)
     seconds, shortest, longest = (len(waveform) / settings.sample_rate, settings.config.min_seconds,
                                   settings.config.max_seconds)
