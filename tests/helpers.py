@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import soundfile
@@ -33,3 +35,13 @@ def write_tones(
                 clip = 0.5 * tone + 0.01 * rng.standard_normal(len(time))
                 soundfile.write(recordings / f"{label}_{speaker}_{take}.wav", clip, sample_rate)
     return folder
+
+
+def load_script(path: str) -> ModuleType:
+    """A script of the repository as a module, such as load_script("recipes/fsdd/prepare.py")."""
+    place = Path(__file__).resolve().parents[1] / path
+    spec = importlib.util.spec_from_file_location("script_" + "_".join(place.parts[-2:])[:-3], place)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -15,10 +15,10 @@ from wavegen.errors import ConfigError
 from wavegen.metrics.tally import BitsPerSample, tally
 from wavegen.models.conditioning import ConditioningInputs
 
-BATCH_SAMPLES = 16_000  # of a batch, padding included: bounds the memory
+BATCH_SAMPLES = {"cpu": 4_000, "cuda": 64_000}  # of a batch, padding included; a small one stays in the cache
 
 
-def bits_per_sample(model: nn.Module, store: Store, split: str = "test", batch_samples: int = BATCH_SAMPLES,
+def bits_per_sample(model: nn.Module, store: Store, split: str = "test", batch_samples: int | None = None,
                     on_clip: Callable[[int], None] | None = None) -> BitsPerSample:
     """Mean negative log2-likelihood of every sample of a split, overall and for each speaker.
 
@@ -30,7 +30,7 @@ def bits_per_sample(model: nn.Module, store: Store, split: str = "test", batch_s
         store: at the model's sample rate and number of codes.
         split: name of the split.
         batch_samples: clips of like length share a batch of at most so many samples; a longer clip is
-            a batch of its own.
+            a batch of its own. None suits the device.
         on_clip: called with the number of clips done after each batch.
 
     Raises:
@@ -39,6 +39,8 @@ def bits_per_sample(model: nn.Module, store: Store, split: str = "test", batch_s
     rows = store.rows(split)
     if len(rows) == 0:
         raise ConfigError(f'split "{split}" of store {store.path} has no clips')
+    if batch_samples is None:
+        batch_samples = BATCH_SAMPLES.get(next(model.parameters()).device.type, 64_000)
     was_training = model.training
     model.eval()
     try:

@@ -20,7 +20,7 @@ from wavegen.metrics.judge import Judge, JudgeConfig, JudgeNetwork, hear
 BATCH_CLIPS = 32
 LEARNING_RATE = 4e-3
 WEIGHT_DECAY = 0.02
-WARMUP_STEPS = 100
+WARMUP_STEPS = 100  # or a quarter of all, if that is less
 LABEL_SMOOTHING = 0.05
 MAX_SHIFT = 3  # frames
 MAX_STRETCH = 0.07  # of the speed, up or down
@@ -97,6 +97,7 @@ def _fit(network: JudgeNetwork, waveforms: Sequence[np.ndarray], labels: torch.T
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     # Ceiling division: the last batch of an epoch is a smaller one.
     num_steps = config.epochs * -(-len(waveforms) // BATCH_CLIPS)
+    warmup = max(1, min(WARMUP_STEPS, num_steps // 4))
     step = 0
     clean = None if config.augmented else _hear_all(waveforms, config, basis)
     for epoch in range(config.epochs):
@@ -110,7 +111,7 @@ def _fit(network: JudgeNetwork, waveforms: Sequence[np.ndarray], labels: torch.T
                 heard = torch.roll(heard, int(rng.integers(-MAX_SHIFT, MAX_SHIFT + 1)), dims=2)
             for group in optimizer.param_groups:
                 cosine = 0.5 + 0.5 * math.cos(math.pi * step / num_steps)
-                group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS) * cosine
+                group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / warmup) * cosine
             label, speaker, _ = network(heard)
             loss = _loss(label, labels[chosen])
             if config.speakers:

@@ -1,0 +1,170 @@
+"""Fetches the Free Spoken Digit Dataset, checks it and prepares the store.
+
+    python recipes/fsdd/prepare.py --out stores/fsdd                  # downloads 16 MB
+    python recipes/fsdd/prepare.py --data DIR --out stores/fsdd       # offline, from unpacked wavs
+
+The archive is release 1.0.10 of Jakobovski/free-spoken-digit-dataset (CC BY-SA 4.0): 3000 recordings
+of six speakers. Every file is checked against one digest, which anyone can repeat:
+
+    cd recordings && LC_ALL=C sha256sum *.wav | sha256sum
+
+The recipe names five speakers; recordings of others (yweweler) are counted and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import http.client
+import os
+import shutil
+import sys
+import tempfile
+import urllib.request
+import zipfile
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from wavegen.config import Recipe, load_recipe
+from wavegen.data.prepare import prepare
+from wavegen.errors import BadInputError, WavegenError
+
+HERE = Path(__file__).resolve().parent
+URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.zip"
+NUM_FILES = 3000
+DIGEST = "1801eae019c063377d98f831d3f93574f259475df7332bb0e3d1b080fb5e6959"
+MAX_ARCHIVE_BYTES = 200_000_000  # ten times the real one: more is something else
+MAX_FILE_BYTES = 1_000_000
+TIMEOUT = 60  # seconds without an answer
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Fetch, check and prepare the spoken digits.")
+    parser.add_argument("--data", type=Path, help="folder of unpacked wavs; downloads the archive if left out")
+    parser.add_argument("--out", type=Path, required=True, help="store to write, or to continue")
+    parser.add_argument("--recipe", type=Path, default=HERE / "wavenet.yaml", help="any of this folder's YAMLs")
+    parser.add_argument("--cache", type=Path, default=Path("data/fsdd"), help="where the download is unpacked")
+    parser.add_argument("--url", default=URL, help="archive to download; it must hold the same recordings")
+    parser.add_argument("--strict", action="store_true", help="a bad recording is an error")
+    parser.add_argument("--workers", type=int)
+    options = parser.parse_args()
+    try:
+        recipe = load_recipe(options.recipe)
+        data = options.data if options.data is not None else fetch(options.cache, options.url)
+        folder = recordings_of(data)
+        for line in describe(folder, recipe):
+            print(line, file=sys.stderr)
+        prepare(recipe, folder, options.out, strict=options.strict, workers=options.workers)
+    except WavegenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def recordings_of(data: Path) -> Path:
+    """The folder of wavs: `data` itself or its subfolder `recordings`.
+
+    Raises:
+        BadInputError: neither holds a wav.
+    """
+    for folder in (data / "recordings", data):
+        if folder.is_dir() and any(folder.glob("*.wav")):
+            return folder
+    raise BadInputError(f"{data} holds no wavs, neither itself nor in a folder recordings; "
+                        "--data wants the unpacked data set, and without --data it is downloaded")
+
+
+def describe(folder: Path, recipe: Recipe) -> list[str]:
+    """How many recordings of whom are there, and who is left out."""
+    names = [path.stem.split("_") for path in folder.glob("*.wav")]
+    found = Counter(parts[1] for parts in names if len(parts) == 3)
+    wanted = recipe.prepare.speakers or tuple(sorted(found))
+    lines = [f"{sum(found[name] for name in wanted)} recordings of {', '.join(wanted)}"]
+    missing = [name for name in wanted if not found[name]]
+    if missing:
+        lines.append(f"none of {', '.join(missing)}")
+    others = sorted(set(found) - set(wanted))
+    if others:
+        lines.append(f"left out: {', '.join(f'{found[name]} of {name}' for name in others)} (not in the recipe)")
+    return lines
+
+
+def fetch(cache: Path, url: str = URL) -> Path:
+    """The checked data set, downloaded unless it is in `cache` already.
+
+    Raises:
+        BadInputError: no network, or what came is not the data set; nothing is left behind. Or `cache`
+            holds something else, which is left alone.
+    """
+    if (cache / "recordings").is_dir() and digest((cache / "recordings").glob("*.wav")) == DIGEST:
+        return cache
+    if cache.exists() and (not cache.is_dir() or any(cache.iterdir())):
+        raise BadInputError(f"{cache} exists and is not the whole data set; pass --data {cache} to use it as it is, "
+                            "or --cache DIR to download elsewhere")
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{cache.name}.", suffix=".part", dir=cache.parent))
+    try:
+        archive = scratch / "archive.zip"
+        download(url, archive)
+        unpack(archive, scratch / "new" / "recordings")
+        found = sorted((scratch / "new" / "recordings").glob("*.wav"))
+        if len(found) != NUM_FILES or digest(found) != DIGEST:
+            raise BadInputError(f"{url} holds {len(found)} recordings that are not the {NUM_FILES} expected "
+                                f"(digest {digest(found)[:12]}, wanted {DIGEST[:12]}); try again, or unpack the data "
+                                "set yourself and pass --data DIR")
+        os.replace(scratch / "new", cache)  # an empty folder may be in its place, nothing else
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return cache
+
+
+def download(url: str, path: Path) -> None:
+    """Fetch a file of at most `MAX_ARCHIVE_BYTES`."""
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response, path.open("wb") as file:
+            total = 0
+            while block := response.read(1 << 16):
+                total += len(block)
+                if total > MAX_ARCHIVE_BYTES:
+                    raise BadInputError(f"{url} is larger than {MAX_ARCHIVE_BYTES} bytes: not the data set")
+                file.write(block)
+                _show(total)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise BadInputError(f"{url} cannot be downloaded ({reason}); on a machine without a network pass "
+                            "--data DIR with the unpacked wavs") from error
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Write the archive's recordings into `folder`, by their plain names: no path in it is followed."""
+    folder.mkdir(parents=True)
+    try:
+        with zipfile.ZipFile(archive) as content:
+            for entry in content.infolist():
+                path = PurePosixPath(entry.filename)
+                if entry.is_dir() or path.suffix != ".wav" or path.parent.name != "recordings":
+                    continue
+                if entry.file_size > MAX_FILE_BYTES:
+                    raise BadInputError(f"{archive.name}: {path.name} has {entry.file_size} bytes, more than any digit")
+                # Only the last part of the name is used, so "../" and absolute paths lead nowhere else.
+                (folder / Path(path.name).name).write_bytes(content.read(entry))
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise BadInputError(f"the download is not a whole zip archive ({error}); try again") from error
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """sha256 of the lines `sha256sum` prints for the files in the order of their names."""
+    total = hashlib.sha256()
+    for path in sorted(paths, key=lambda path: path.name):
+        total.update(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n".encode())
+    return total.hexdigest()
+
+
+def _show(num_bytes: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\rdownloaded {num_bytes / 1e6:.1f} MB", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""A page to listen to: the figures, spectrograms, and a player for every generated clip."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wavegen.audio import io
+from wavegen.audio.atomic import atomic_write
+from wavegen.errors import ConfigError
+from wavegen.evaluate.clips import Spoken
+from wavegen.evaluate.report import table
+from wavegen.metrics.clips import ClipCheck
+from wavegen.metrics.judge import Verdict
+from wavegen.synth import Synthesizer
+from wavegen.synth.spectrogram import check_plot, plot_clips
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem }
+table { border-collapse: collapse } td, th { border: 1px solid #ccc; padding: .3rem .5rem; text-align: right }
+td:first-child, th:first-child { text-align: left } 
+audio { height: 1.8rem; width: 9rem; vertical-align: middle }
+img { max-width: 100% } .wrong { background: #fde3df } .clips td { text-align: left; vertical-align: top }
+"""
+
+
+def check_page(folder: Path) -> None:
+    """Fail before anything is measured rather than after it.
+
+    Raises:
+        MissingBackendError: matplotlib is not installed.
+        ConfigError: `folder` is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; --html needs a folder to write index.html into")
+    folder.mkdir(parents=True, exist_ok=True)
+    check_plot(folder / "spectrograms.png")
+
+
+def write_page(
+    folder: Path,
+    report: Mapping[str, Any],
+    spoken: Spoken,
+    checks: Sequence[ClipCheck],
+    verdicts: Mapping[str, Verdict],
+    synthesizer: Synthesizer,
+) -> None:
+    """Write `index.html`, `audio/*.wav` and one picture of spectrograms a speaker.
+
+    Clips a judge heard as something else, and clips with a fault, are marked.
+    """
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    labels, speakers = synthesizer.labels or ("",), synthesizer.speakers or ("",)
+    cells: dict[tuple[int, int], list[str]] = {}
+    for i, waveform in enumerate(spoken.waveforms):
+        label, speaker = max(0, int(spoken.label_ids[i])), max(0, int(spoken.speaker_ids[i]))
+        name = "_".join(part for part in (labels[label], speakers[speaker], str(spoken.seeds[i])) if part)
+        path = f"audio/{''.join(c if c.isalnum() or c in '-_' else '-' for c in name)}.wav"
+        io.save(folder / path, waveform, synthesizer.sample_rate)
+        faults = _faults(i, spoken, checks, verdicts, synthesizer)
+        cells.setdefault((label, speaker), []).append(
+            f'<div{" class=wrong" if faults else ""} title="{html.escape(faults or name)}">'
+            f'<audio controls preload="none" src="{html.escape(path)}"></audio> {html.escape(faults)}</div>'
+        )
+    pictures = [_picture(folder, place, name, spoken, synthesizer) for place, name in enumerate(speakers)]
+    body = [
+        f"<h1>{html.escape(str(report['model']))}</h1>",
+        _facts(report),
+        _table(table(dict(report))),
+        *(
+            f'<h2>{html.escape(name)}</h2><img src="{picture}" alt="spectrograms, {html.escape(name)}">'
+            for name, picture in zip(speakers, pictures, strict=True)
+        ),
+        "<h2>All clips</h2><p>Marked clips were heard as something else or have a fault.</p>",
+        _players(labels, speakers, cells),
+    ]
+    title = html.escape(str(report["model"]))
+    page = (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
+        f"<style>{STYLE}</style><body>{''.join(body)}</body></html>\n"
+    )
+    with atomic_write(folder / "index.html") as file:
+        file.write(page.encode())
+
+
+def _faults(
+    i: int, spoken: Spoken, checks: Sequence[ClipCheck], verdicts: Mapping[str, Verdict], synthesizer: Synthesizer
+) -> str:
+    check = checks[i]
+    faults = [
+        word
+        for word, found in (
+            ("silent", check.is_silent),
+            ("noise-like", check.is_noise_like),
+            ("unended", check.is_unended),
+        )
+        if found
+    ]
+    for name, verdict in verdicts.items():
+        for meant, names, heard in (
+            (spoken.label_ids[i], synthesizer.labels, verdict.labels),
+            (spoken.speaker_ids[i], synthesizer.speakers, verdict.speakers),
+        ):
+            if meant >= 0 and int(heard[i].argmax()) != meant:
+                faults.append(f"{name} hears {names[int(heard[i].argmax())]}")
+    return ", ".join(faults)
+
+
+def _picture(folder: Path, speaker: int, name: str, spoken: Spoken, synthesizer: Synthesizer) -> str:
+    """Spectrograms of the first seed's labels in one voice."""
+    chosen = np.flatnonzero((np.maximum(spoken.speaker_ids, 0) == speaker) & (spoken.seeds == 0))
+    titles = synthesizer.labels or ("",)
+    file = f"spectrograms-{speaker}.png"
+    plot_clips(
+        folder / file,
+        [(titles[max(0, int(spoken.label_ids[i]))], spoken.waveforms[i]) for i in chosen],
+        synthesizer.sample_rate,
+    )
+    return file
+
+
+def _facts(report: Mapping[str, Any]) -> str:
+    bits, generated = report["bits_per_sample"], report["generated"]
+    by_speaker = ", ".join(f"{name} {value:.3f}" for name, value in bits["speakers"].items())
+    facts = [
+        f"{report['family']}, {report['parameters']:,} parameters",
+        f"{bits['all']:.4f} bits per sample inside {bits['clips']} clips of split {report['split']}"
+        + (f" ({by_speaker})" if by_speaker else ""),
+        f"{generated['times_realtime']:.2f} times real time, engine {generated['engine']}, {report['machine']['cpu']}",
+        f"temperature {generated['temperature']}, min_p {generated['min_p']}, {generated['seeds']} seeds",
+    ]
+    return "<ul>" + "".join(f"<li>{html.escape(fact)}</li>" for fact in facts) + "</ul>"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    head, *rest = rows
+    lines = ["<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head) + "</tr>"]
+    lines += ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rest]
+    return f"<table>{''.join(lines)}</table>"
+
+
+def _players(labels: Sequence[str], speakers: Sequence[str], cells: Mapping[tuple[int, int], list[str]]) -> str:
+    head = "<tr><th></th>" + "".join(f"<th>{html.escape(name)}</th>" for name in speakers) + "</tr>"
+    lines = [
+        f"<tr><th>{html.escape(label)}</th>"
+        + "".join(f"<td>{''.join(cells.get((row, column), []))}</td>" for column in range(len(speakers)))
+        + "</tr>"
+        for row, label in enumerate(labels)
+    ]
+    return f"<table class=clips>{head}{''.join(lines)}</table>"
