@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,35 +36,36 @@ class Spoken:
     report: Report
 
 
-def speak_all(
-    synthesizer: Synthesizer, seeds: int, temperature: float = 1.0, min_p: float = 0.0, progress: Progress | None = None
-) -> Spoken:
-    """Every label in every voice with seeds 0 to `seeds` - 1, each of its usual length and ending by itself.
+def all_requests(
+    synthesizer: Synthesizer, seeds: int, temperature: float = 1.0, min_p: float = 0.0
+) -> list[Request]:
+    """Every label in every voice with seeds 0 to `seeds` - 1.
 
     A clip is what `wavegen synth --label L --speaker S --seed N` writes.
+
+    Raises:
+        ConfigError: a value out of range, or a model that knows no usual lengths.
     """
-    asked = [
-        (label, speaker, seed)
-        for label in range(len(synthesizer.labels)) or (-1,)
-        for speaker in range(len(synthesizer.speakers)) or (-1,)
+    requests = [
+        Request(label, speaker, seed=seed, temperature=temperature, min_p=min_p)
+        for label in synthesizer.labels or (None,)
+        for speaker in synthesizer.speakers or (None,)
         for seed in range(seeds)
     ]
-    requests = [
-        Request(
-            label=synthesizer.labels[label] if label >= 0 else None,
-            speaker=synthesizer.speakers[speaker] if speaker >= 0 else None,
-            seed=seed,
-            temperature=temperature,
-            min_p=min_p,
-        )
-        for label, speaker, seed in asked
-    ]
+    for request in requests:
+        plan_clip(request, synthesizer.spec)
+    return requests
+
+
+def speak_all(
+    synthesizer: Synthesizer, requests: Sequence[Request], progress: Progress | None = None
+) -> Spoken:
+    """Speak every request at its usual length, each clip ending by itself."""
+    plans = [plan_clip(request, synthesizer.spec)[0] for request in requests]
     # The first call may compile; that is not speaking.
-    first = requests[0]
-    synthesizer.generate(first.label, first.speaker, WARM_UP_SECONDS)
+    synthesizer.generate_batch([replace(requests[0], seconds=WARM_UP_SECONDS)])
     # Clips of like length are spoken together, so that no row waits long for another.
-    lengths = [plan_clip(request, synthesizer.spec)[0].num_samples for request in requests]
-    order = np.argsort(lengths, kind="stable").tolist()
+    order = np.argsort([plan.num_samples for plan in plans], kind="stable").tolist()
     waveforms: list[np.ndarray] = [np.zeros(0, np.float32)] * len(requests)
     num_samples, wall_seconds = 0, 0.0
     for begin in range(0, len(order), GROUP_CLIPS):
@@ -75,11 +76,13 @@ def speak_all(
         wall_seconds += synthesizer.report.wall_seconds
         if progress is not None:
             progress("speaking", begin + len(group), len(order))
-    report = Report(
-        num_samples, wall_seconds, synthesizer.sample_rate, synthesizer.report.engine, synthesizer.report.precision
+    return Spoken(
+        waveforms,
+        np.array([-1 if plan.label_id is None else plan.label_id for plan in plans]),
+        np.array([-1 if plan.speaker_id is None else plan.speaker_id for plan in plans]),
+        np.array([plan.seed for plan in plans]),
+        replace(synthesizer.report, num_samples=num_samples, wall_seconds=wall_seconds),
     )
-    labels, speakers, numbers = np.array(asked, np.int64).T
-    return Spoken(waveforms, labels, speakers, numbers, report)
 
 
 def recordings(store: Store, rows: np.ndarray) -> Iterator[list[np.ndarray]]:

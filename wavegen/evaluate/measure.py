@@ -14,7 +14,7 @@ import torch
 from wavegen import __version__
 from wavegen.data.store import Store
 from wavegen.errors import ConfigError, StoreError
-from wavegen.evaluate.clips import Progress, Spoken, recordings, speak_all, spread
+from wavegen.evaluate.clips import Progress, Spoken, all_requests, recordings, speak_all, spread
 from wavegen.metrics.bits import bits_per_sample
 from wavegen.metrics.clips import ClipCheck, check_clip, rates
 from wavegen.metrics.frechet import frechet_distance
@@ -82,6 +82,7 @@ def evaluate(
     synthesizer = load(model, engine, precision, device)
     _check_fit(synthesizer, data, store, judges)
     rows = data.rows(split)
+    requests = all_requests(synthesizer, seeds, temperature, min_p)
 
     def read(done: int) -> None:
         if progress is not None:
@@ -114,12 +115,16 @@ def evaluate(
     }
     if seeds == 0:
         return report
-    spoken = speak_all(synthesizer, seeds, temperature, min_p, progress)
+    spoken = speak_all(synthesizer, requests, progress)
     real = spread(data, rows, max(1, MAX_REAL_CLIPS // _kinds(data)))
     train = spread(data, data.rows("train"), seeds) if "train" in data.splits else rows[:0]
     reference = _hear_recordings(data, real, judges)
-    generated = _hear([spoken.waveforms], spoken.label_ids, spoken.speaker_ids, synthesizer.sample_rate, judges)
-    report["generated"] = _speed(spoken, seeds, temperature, min_p) | _figures(generated, synthesizer, reference)
+    generated = _hear(
+        [spoken.waveforms], spoken.label_ids, spoken.speaker_ids, synthesizer.sample_rate, judges
+    )
+    report["generated"] = _speed(spoken, seeds, temperature, min_p) | _figures(
+        generated, synthesizer, reference
+    )
     report["recordings"][split] = _figures(reference, data)
     if len(train) and split != "train":
         # As many training clips: the distance a perfect model could be expected to have.
@@ -160,7 +165,11 @@ def _check_fit(synthesizer: Synthesizer, data: Store, store: str | Path, judges:
 
 def _hear_recordings(store: Store, rows: np.ndarray, judges: Mapping[str, Judge]) -> Heard:
     return _hear(
-        recordings(store, rows), store.label_ids[rows], store.speaker_ids[rows], store.audio.sample_rate, judges
+        recordings(store, rows),
+        store.label_ids[rows],
+        store.speaker_ids[rows],
+        store.audio.sample_rate,
+        judges,
     )
 
 
@@ -242,7 +251,12 @@ def _machine() -> dict[str, Any]:
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
     except OSError:
         pass
-    return {"cpu": name, "threads": torch.get_num_threads(), "torch": torch.__version__, "wavegen": __version__}
+    return {
+        "cpu": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "wavegen": __version__,
+    }
 
 
 def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:

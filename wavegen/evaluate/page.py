@@ -88,7 +88,11 @@ def write_page(
 
 
 def _faults(
-    i: int, spoken: Spoken, checks: Sequence[ClipCheck], verdicts: Mapping[str, Verdict], synthesizer: Synthesizer
+    i: int,
+    spoken: Spoken,
+    checks: Sequence[ClipCheck],
+    verdicts: Mapping[str, Verdict],
+    synthesizer: Synthesizer,
 ) -> str:
     check = checks[i]
     faults = [
@@ -143,7 +147,9 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return f"<table>{''.join(lines)}</table>"
 
 
-def _players(labels: Sequence[str], speakers: Sequence[str], cells: Mapping[tuple[int, int], list[str]]) -> str:
+def _players(
+    labels: Sequence[str], speakers: Sequence[str], cells: Mapping[tuple[int, int], list[str]]
+) -> str:
     head = "<tr><th></th>" + "".join(f"<th>{html.escape(name)}</th>" for name in speakers) + "</tr>"
     lines = [
         f"<tr><th>{html.escape(label)}</th>"
