@@ -1,0 +1,1 @@
+"""CPU kernels: vector IR through Numba intrinsics, and their plain Numba twins."""

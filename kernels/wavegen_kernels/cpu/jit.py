@@ -1,0 +1,127 @@
+"""Loading a generation loop: a generated module per shape, cached on disk across processes.
+
+Numba's cache sees changes of the cached function's own file only. So the loop's source is copied
+into a folder named by a hash of this package's sources, the versions and the CPU: an edit, an
+upgrade or another machine gets another folder. Every file in it is written under a temporary name
+and renamed, and two processes that race write the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import stat
+import sys
+import tempfile
+import threading
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from wavegen_kernels.cpu.host import machine
+from wavegen_kernels.cpu.layout import Shape
+
+CACHE_VARIABLE = "WAVEGEN_CACHE_DIR"
+_FOLDER = Path(__file__).parent
+_STAMP = 1_000_000_000  # fixed modification time: Numba compares it, and racing writers must agree
+_lock = threading.RLock()  # Numba's compiler is not re-entrant across threads with our module names
+
+
+def load_plain() -> Any:
+    """The plain loop: every shape, every CPU."""
+    return _load("loop_plain", "plain", None)
+
+
+def load_vector(shape: Shape) -> Any:
+    """The vector loop of one shape. The host must have a `vector_target`."""
+    name = hashlib.sha256(repr(shape).encode()).hexdigest()[:16]
+    return _load("loop_vector", f"r{shape.residual}s{shape.skip}l{shape.num_layers}_{name}", shape)
+
+
+def _load(source: str, name: str, shape: Shape | None) -> Any:
+    with _lock:
+        return _load_once(source, name, shape)
+
+
+@cache
+def _load_once(source: str, name: str, shape: Shape | None) -> Any:
+    text = (_FOLDER / f"{source}.py").read_text(encoding="utf-8")
+    if shape is not None:
+        lines = text.splitlines(keepends=True)
+        (place,) = (i for i, line in enumerate(lines) if line.startswith("SHAPE = "))
+        lines[place] = f"SHAPE = {shape!r}\n"
+        text = "".join(lines)
+    module_name = f"wavegen_generated_{_fingerprint()}_{source}_{name}"
+    path = cache_folder() / f"{module_name}.py"
+    _write(path, text)
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Numba's cached code names its module, so it must be findable by that name.
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module.generate
+
+
+def _write(path: Path, text: str) -> None:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if path.read_text(encoding="utf-8") == text:
+            return
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.utime(temporary, (_STAMP, _STAMP))
+    os.replace(temporary, path)
+
+
+@cache
+def _fingerprint() -> str:
+    import llvmlite
+    import numba
+
+    digest = hashlib.sha256(repr((machine(), numba.__version__, llvmlite.__version__, sys.version)).encode())
+    for path in sorted([*_FOLDER.glob("*.py"), _FOLDER.parent / "philox.py"]):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def cache_folder() -> Path:
+    """Where compiled loops are kept: $WAVEGEN_CACHE_DIR, the user's cache, else a private temporary one."""
+    for folder in _candidates():
+        if _usable(folder):
+            return folder
+    return Path(tempfile.mkdtemp(prefix="wavegen-"))
+
+
+def _candidates() -> list[Path]:
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return [Path(named)]
+    folders = []
+    if os.environ.get("XDG_CACHE_HOME"):
+        folders.append(Path(os.environ["XDG_CACHE_HOME"]) / "wavegen")
+    with contextlib.suppress(RuntimeError):  # no home at all
+        folders.append(Path.home() / ".cache" / "wavegen")
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    return [*folders, Path(tempfile.gettempdir()) / f"wavegen-{user}"]
+
+
+def _usable(folder: Path) -> bool:
+    """Writable, and by us alone: what is cached is code."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if hasattr(os, "getuid"):
+            status = folder.stat()
+            if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                return False
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,43 @@
+"""The one signature of the generation loops, vector and plain.
+
+    generate(sizes, weights, embedding, decode, dilations, scale, rings, cursors, history, previous,
+             table, hop, first_frame, position, seeds, streams, inverse_temperature, min_p, uniforms, forced,
+             codes, logits, scratch) -> 0
+
+sizes               int64 (11,)         the fields of `layout.Shape`; the vector loop has them built in
+weights             float32 (W,)        packed by `layout.Shape`
+embedding           float32 (1 or 2, Q, R)   row for the newest code, then for the one before it
+decode              float32 (Q,)        companded value of a code
+dilations           int64 (L,)
+scale               float32 (1,)        residual scale
+rings               float32 (B, N)      per layer (K - 1) * dilation slots of R, oldest at the cursor
+cursors             int64 (B, L)
+history             float32 (B, 2 * taps)    decoded past, newest first from taps - 1 - t % taps
+previous            int64 (B, 2)        newest code, then the one before it
+table               float32 (B, F, L, 2R)    conditioning frames from first_frame on; B or 1
+hop, first_frame    int                 sample t uses frame t // hop
+position            int                 t of the first sample of this call
+seeds, streams      uint64 (B,)
+inverse_temperature, min_p   float32 (B,)
+uniforms            float32 (B, n) to use, (B, 0) to draw from Philox
+forced              int64 (B, n) codes fed instead of drawn ones, or (B, 0)
+codes               int64 (B, n)        out
+logits              float32 (B, n, Q), or (B, 0, Q) if not wanted; out
+scratch             float32 (Shape.scratch_floats,)
+"""
+
+from __future__ import annotations
+
+from numba import types
+
+
+def _array(kind: types.Type, axes: int) -> types.Type:
+    return types.Array(kind, axes, "C", aligned=True)
+
+
+_f1, _f2, _f3, _f4 = (_array(types.float32, axes) for axes in (1, 2, 3, 4))
+_i1, _i2, _u1 = _array(types.int64, 1), _array(types.int64, 2), _array(types.uint64, 1)
+
+SIGNATURE = types.int64(
+    _i1, _f1, _f3, _f1, _i1, _f1, _f2, _i2, _f2, _i2, _f4,
+    types.int64, types.int64, types.int64, _u1, _u1, _f1, _f1, _f2, _i2, _i2, _f3, _f1)

@@ -1,0 +1,92 @@
+"""Engines run a model forward in time, code after code; `build_engine` picks one."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from wavegen.engines.base import AbstractEngine, Conditioning, State
+from wavegen.engines.conditioning import ModelConditioning, TableConditioning
+from wavegen.engines.sampling import uniform
+from wavegen.errors import ConfigError, EngineUnavailableError, ModelFileError, did_you_mean
+
+__all__ = ["ENGINES", "PRECISIONS", "AbstractEngine", "Conditioning", "ModelConditioning", "State",
+           "TableConditioning", "build_engine", "uniform"]
+
+logger = logging.getLogger(__name__)
+
+ENGINES = ("auto", "reference", "numba")
+PRECISIONS = {"reference": ("auto", "f64", "f32"), "numba": ("auto", "f32")}
+
+
+def build_engine(model: Any, engine: str = "auto", precision: str = "auto",
+                 device: str | None = None) -> AbstractEngine:
+    """The engine that speaks with a model.
+
+    Args:
+        model: from `wavegen.models.build_model`; its weights are copied.
+        engine: "auto" takes the fastest that can run the model here and logs why; "reference" is
+            plain torch; "numba" the fused CPU loop (WaveNet only).
+        precision: "auto" or one of `PRECISIONS`.
+        device: torch device of the reference engine; None is the CPU.
+
+    Raises:
+        ConfigError: an engine or precision that does not exist; names the nearest.
+        EngineUnavailableError: the engine cannot run this model or on this machine.
+        ModelFileError: a weight is NaN or infinite.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f'no engine "{engine}"; {did_you_mean(engine, ENGINES)}')
+    family = model.config.family
+    chosen = engine
+    if engine == "auto":
+        chosen, reason = _choose(family, precision, device)
+        logger.info('engine "auto" is %s: %s', chosen, reason)
+    if precision not in PRECISIONS[chosen]:
+        raise ConfigError(f'the {chosen} engine has no precision "{precision}"; '
+                          f"{did_you_mean(precision, PRECISIONS[chosen])}")
+    if chosen == "numba":
+        return _numba(model, family, device)
+    return _reference(model, family, precision, device)
+
+
+def _choose(family: str, precision: str, device: str | None) -> tuple[str, str]:
+    if family != "wavenet":
+        return "reference", f"the fused engines run WaveNet, this model is {family}"
+    if device is not None and not device.startswith("cpu"):
+        return "reference", f'the only engine that runs on device "{device}"'
+    if precision in PRECISIONS["reference"] and precision not in PRECISIONS["numba"]:
+        return "reference", f"the only engine with precision {precision}"
+    return "numba", "the fastest on a CPU"
+
+
+def _numba(model: Any, family: str, device: str | None) -> AbstractEngine:
+    if family != "wavenet":
+        raise EngineUnavailableError(f'the numba engine runs WaveNet only, this model is "{family}"; '
+                                     f'use engine="reference"')
+    if device is not None and not device.startswith("cpu"):
+        raise EngineUnavailableError(f'the numba engine runs on the CPU only, not on device "{device}"; '
+                                     f'use engine="reference"')
+    from wavegen.engines.numba_engine import NumbaEngine
+    from wavegen.engines.packing import network_of
+
+    return NumbaEngine(network_of(model), ModelConditioning(model))
+
+
+def _reference(model: Any, family: str, precision: str, device: str | None) -> AbstractEngine:
+    from wavegen.engines.packing import network_of
+    from wavegen.engines.reference import reference_engine
+
+    network = network_of(model) if family == "wavenet" else None
+    if network is None:
+        _check_finite(model)
+    return reference_engine(model, network, ModelConditioning(model), precision, device)
+
+
+def _check_finite(model: Any) -> None:
+    for name, value in model.named_parameters():
+        if not np.isfinite(value.detach().cpu().float().numpy()).all():
+            raise ModelFileError(f'parameter "{name}" holds NaN or infinity; the training has diverged, '
+                                 f'use an earlier checkpoint')

@@ -1,0 +1,205 @@
+"""What every engine is: `start` gives a state, `step` advances it and returns codes.
+
+    state = engine.start(batch_size=2, conditioning=conditioning, seeds=[1, 2])
+    codes = engine.step(state, num_samples)         int64 (B, num_samples)
+
+A state is a value: copy it, keep it, drop it. Rows are independent: a row's samples never depend
+on which other rows share the batch, on the chunking, or on when a state was copied.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wavegen.engines.sampling import uniform
+from wavegen.errors import ConfigError
+
+WORD = 2**64  # seeds and streams are below this
+
+
+class Conditioning(ABC):
+    """Bias of the dilated convolutions at frame rate, produced as it is needed.
+
+    Attributes:
+        hop_length: samples one frame is held for; sample t uses frame t // hop_length.
+        batch_size: rows; 1 serves a batch of any size.
+    """
+
+    hop_length: int
+    batch_size: int
+
+    @abstractmethod
+    def frames(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Frames [start, stop) as float32 (batch_size, stop - start, L, columns), C-contiguous."""
+
+
+class State(ABC):
+    """Where a generation stands."""
+
+    position: int  # samples generated so far
+    batch_size: int
+
+    @abstractmethod
+    def copy(self) -> State:
+        """An independent state with the same future."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """How each row draws: arrays of shape (B,)."""
+
+    seeds: NDArray[np.uint64]
+    streams: NDArray[np.uint64]
+    temperature: NDArray[np.float64]
+    min_p: NDArray[np.float64]
+
+    def uniforms(self, position: int, num_samples: int) -> NDArray[np.float32]:
+        """float32 (B, num_samples) for samples position .. position + num_samples."""
+        return uniform(self.seeds[:, None], self.streams[:, None],
+                       np.arange(position, position + num_samples, dtype=np.uint64))
+
+    def repeated(self, index: Sequence[int]) -> Rows:
+        """The rows named by index."""
+        return replace(self, **{name: getattr(self, name)[list(index)] for name in self.__dataclass_fields__})
+
+
+def make_rows(batch_size: int, seeds: int | Sequence[int], streams: Sequence[int] | None,
+              temperature: float | Sequence[float], min_p: float | Sequence[float]) -> Rows:
+    """Check the options of `AbstractEngine.start` and spread them over the rows.
+
+    Raises:
+        ConfigError: names the option, the value found and what it must be.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ConfigError(f"batch_size must be a whole number of at least 1, found {batch_size!r}")
+    streams = list(range(batch_size)) if streams is None else streams
+    heat = _numbers("temperature", temperature, batch_size)
+    if not (np.isfinite(heat).all() and (heat > 0).all()):
+        raise ConfigError(f"temperature must be above 0, found {temperature}; 1 is the model as it was trained")
+    least = _numbers("min_p", min_p, batch_size)
+    if not ((least >= 0) & (least <= 1)).all():
+        raise ConfigError(f"min_p must lie in [0, 1], found {min_p}; 0 drops no code")
+    return Rows(_words("seeds", seeds, batch_size), _words("streams", streams, batch_size), heat, least)
+
+
+def _words(name: str, values: int | Sequence[int], batch_size: int) -> NDArray[np.uint64]:
+    numbers = [values] * batch_size if isinstance(values, (int, np.integer)) else list(values)
+    if len(numbers) != batch_size:
+        raise ConfigError(f"{name} has {len(numbers)} entries for a batch of {batch_size}")
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or not 0 <= number < WORD:
+            raise ConfigError(f"{name} must be whole numbers in [0, 2**64), found {number!r}")
+    return np.array([int(number) for number in numbers], np.uint64)
+
+
+def _numbers(name: str, values: float | Sequence[float], batch_size: int) -> NDArray[np.float64]:
+    try:
+        numbers = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name} must be a number or one per row, found {values!r}") from None
+    if numbers.ndim > 1 or (numbers.ndim == 1 and len(numbers) != batch_size):
+        raise ConfigError(f"{name} has shape {numbers.shape} for a batch of {batch_size}")
+    return np.array(np.broadcast_to(numbers, batch_size))
+
+
+def check_conditioning(conditioning: Conditioning, batch_size: int) -> None:
+    """Raise ConfigError unless the conditioning fits the batch."""
+    if conditioning.batch_size not in (1, batch_size):
+        raise ConfigError(f"the conditioning has {conditioning.batch_size} rows, the batch {batch_size}; "
+                          f"give one row for each, or a single one for all")
+    if conditioning.hop_length < 1:
+        raise ConfigError(f"a conditioning frame must be held for at least 1 sample, "
+                          f"found hop_length {conditioning.hop_length}")
+
+
+def check_num_samples(num_samples: Any) -> int:
+    """The count as an int, or ConfigError."""
+    if isinstance(num_samples, bool) or not isinstance(num_samples, (int, np.integer)) or num_samples < 0:
+        raise ConfigError(f"num_samples must be a whole number of at least 0, found {num_samples!r}")
+    return int(num_samples)
+
+
+def check_uniforms(uniforms: ArrayLike, batch_size: int, num_samples: int) -> NDArray[np.float32]:
+    """float32 (B, num_samples) in [0, 1), or ConfigError."""
+    array = np.ascontiguousarray(uniforms, np.float32)
+    if array.shape != (batch_size, num_samples):
+        raise ConfigError(f"uniforms must have shape {(batch_size, num_samples)}, found {array.shape}")
+    if not ((array >= 0) & (array < 1)).all():
+        raise ConfigError("uniforms must lie in [0, 1)")
+    return array
+
+
+def check_codes(codes: ArrayLike, quantization_channels: int) -> NDArray[np.int64]:
+    """int64 (B, T) in [0, Q), or ConfigError."""
+    array = np.ascontiguousarray(codes)
+    if array.ndim != 2 or array.dtype.kind not in "iu":
+        raise ConfigError(f"codes must be integers of shape (B, T), found {array.dtype} {array.shape}")
+    if array.size and not (array.min() >= 0 and array.max() < quantization_channels):
+        raise ConfigError(f"codes must lie in [0, {quantization_channels}), found "
+                          f"{array.min()} to {array.max()}")
+    return array.astype(np.int64)
+
+
+class AbstractEngine(ABC):
+    """Generates codes with one model.
+
+    Attributes:
+        name: "reference" or "numba".
+        precision: arithmetic used, such as "f32".
+    """
+
+    name: str
+    precision: str
+
+    @abstractmethod
+    def start(self, batch_size: int = 1, conditioning: Conditioning | None = None,
+              seeds: int | Sequence[int] = 0, streams: Sequence[int] | None = None,
+              temperature: float | Sequence[float] = 1.0, min_p: float | Sequence[float] = 0.0) -> State:
+        """The state before the first sample.
+
+        Args:
+            batch_size: rows B.
+            conditioning: None for a model without conditions.
+            seeds, streams: in [0, 2^64). The draw of sample t is a function of (seed, stream, t);
+                streams default to 0 .. B - 1.
+            temperature: above 0; logits are divided by it.
+            min_p: codes less probable than this times the most probable are never drawn.
+
+        Raises:
+            ConfigError: an option out of range, or a condition the model needs is missing.
+        """
+
+    @abstractmethod
+    def step(self, state: State, num_samples: int, uniforms: ArrayLike | None = None) -> NDArray[np.int64]:
+        """Generate the next samples; the state is advanced in place.
+
+        Args:
+            state: from this engine's `start`.
+            num_samples: how many, n.
+            uniforms: float32 (B, n) in [0, 1) to draw with instead of Philox.
+
+        Returns:
+            int64 (B, n) codes.
+
+        Raises:
+            BadInputError: NaN or infinity in the conditioning.
+        """
+
+    @abstractmethod
+    def logits(self, codes: ArrayLike, conditioning: Conditioning | None = None) -> NDArray[Any]:
+        """Teacher-forced logits: entry t is the prediction of codes[t] from the codes before it.
+
+        Args:
+            codes: integers (B, T).
+            conditioning: as in `start`.
+
+        Returns:
+            float (B, T, Q) in the engine's precision, computed sample by sample by the same kernels
+            that generate.
+        """

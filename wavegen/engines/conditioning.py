@@ -1,0 +1,98 @@
+"""Where an engine's conditioning table comes from: a model and its inputs, or an array."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from wavegen.engines.base import Conditioning
+from wavegen.errors import BadInputError, ConfigError
+from wavegen.models import ConditioningInputs
+
+BLOCK_SAMPLES = 8192  # samples a block of frames is fetched for
+MAX_BLOCK_FRAMES = 256
+
+Frames = NDArray[np.float32]
+
+
+class ModelConditioning(Conditioning):
+    """Frames computed by the model's conditioning network when they are needed."""
+
+    def __init__(self, model: Any, inputs: ConditioningInputs | None = None) -> None:
+        self.model = model
+        self.inputs = inputs or ConditioningInputs()
+        self.hop_length = int(model.hop_length)
+        given = [value for value in vars(self.inputs).values() if value is not None]
+        self.batch_size = int(given[0].shape[0]) if given else 1
+
+    def frames(self, start: int, stop: int) -> Frames:
+        with torch.inference_mode():
+            device = next(self.model.parameters()).device
+            table = self.model.conditioning_table(self.inputs.to(device), start, stop - start)
+            table = table.expand(self.batch_size, *table.shape[1:])
+            return np.ascontiguousarray(table.to("cpu", torch.float32).numpy())
+
+
+class TableConditioning(Conditioning):
+    """Frames from an array (B, F, L, columns) or (F, L, columns); the last frame holds on."""
+
+    def __init__(self, table: ArrayLike, hop_length: int) -> None:
+        array = np.asarray(table, np.float32)
+        array = array[None] if array.ndim == 3 else array
+        if array.ndim != 4 or 0 in array.shape:
+            raise ConfigError(f"a conditioning table has shape (B, frames, layers, columns), found {array.shape}")
+        self.table, self.hop_length, self.batch_size = array, int(hop_length), array.shape[0]
+
+    def frames(self, start: int, stop: int) -> Frames:
+        index = np.minimum(np.arange(start, stop), self.table.shape[1] - 1)
+        return np.ascontiguousarray(self.table[:, index])
+
+
+class FrameBlocks:
+    """Fetches a conditioning in blocks that begin at multiples of the block length.
+
+    So memory does not grow with the length of the audio, and which frames are computed together
+    does not depend on the chunking. The latest block is kept; a copy shares it, as it is never
+    written.
+    """
+
+    def __init__(self, conditioning: Conditioning, columns: tuple[int, int],
+                 convert: Callable[[Frames], Frames] = lambda frames: frames) -> None:
+        self.conditioning, self.columns, self.convert = conditioning, columns, convert
+        wanted = BLOCK_SAMPLES // conditioning.hop_length
+        self.block_frames = max(1, min(MAX_BLOCK_FRAMES, wanted))
+        self._index, self._block = -1, np.zeros((0, 0, 0, 0), np.float32)
+
+    def copy(self) -> FrameBlocks:
+        other = FrameBlocks(self.conditioning, self.columns, self.convert)
+        other._index, other._block = self._index, self._block
+        return other
+
+    def at(self, position: int) -> tuple[Frames, int, int]:
+        """The block of frames of sample `position`, its first frame, and the first sample after it.
+
+        Raises:
+            ConfigError: frames of another shape than the model's layers.
+            BadInputError: NaN or infinity.
+        """
+        hop, count = self.conditioning.hop_length, self.block_frames
+        index = position // (hop * count)
+        first = index * count
+        if index != self._index:
+            block = self.convert(self._checked(self.conditioning.frames(first, first + count), first))
+            self._index, self._block = index, block
+        return self._block, first, (first + count) * hop
+
+    def _checked(self, frames: Frames, first: int) -> Frames:
+        wanted = (self.conditioning.batch_size, self.block_frames, *self.columns)
+        if frames.shape != wanted:
+            raise ConfigError(f"the conditioning gives frames of shape {frames.shape}, the model needs {wanted}")
+        if not np.isfinite(frames).all():
+            row, frame, layer, _ = np.argwhere(~np.isfinite(frames))[0]
+            raise BadInputError(f"the conditioning of row {row} is not finite at frame {first + frame}, "
+                                f"layer {layer}; nothing was generated from it")
+        return frames

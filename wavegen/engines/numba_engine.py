@@ -1,0 +1,191 @@
+"""The fused CPU engine: the whole generation loop inside one call, without the GIL.
+
+`wavegen_kernels/cpu` holds the loop twice: over vector micro-kernels specialised for the shape,
+and as plain loops for CPUs without AVX-512, AVX2 or NEON. $WAVEGEN_KERNELS forces one of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Sequence
+
+import numba
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wavegen.audio.mulaw import silence_code
+from wavegen.engines.base import (
+    AbstractEngine,
+    Conditioning,
+    Rows,
+    State,
+    check_codes,
+    check_conditioning,
+    check_num_samples,
+    check_uniforms,
+    make_rows,
+)
+from wavegen.engines.conditioning import FrameBlocks, TableConditioning
+from wavegen.engines.packing import Network, PackedWaveNet, pack, pack_frames
+from wavegen.errors import ConfigError, EngineUnavailableError, did_you_mean
+from wavegen_kernels.cpu import host, jit
+from wavegen_kernels.cpu.layout import Shape
+
+logger = logging.getLogger(__name__)
+
+KERNELS = ("auto", "vector", "plain")
+KERNELS_VARIABLE = "WAVEGEN_KERNELS"
+PLAIN = host.Target("plain", 8)  # the plain loop has no registers to fit, it only shares the layout
+
+
+class NumbaState(State):
+    """Rings of past layer inputs and what else a row carries from sample to sample."""
+
+    def __init__(self, packed: PackedWaveNet, rows: Rows, blocks: FrameBlocks, silence: int) -> None:
+        shape, self.batch_size = packed.shape, len(rows.seeds)
+        self.position, self.rows, self.blocks = 0, rows, blocks
+        self.rings = host.floats(self.batch_size, packed.ring_floats)
+        self.cursors = np.zeros((self.batch_size, shape.num_layers), np.int64)
+        self.history = np.full((self.batch_size, 2 * shape.input_taps), packed.decode[silence], np.float32)
+        self.previous = np.full((self.batch_size, 2), silence, np.int64)
+        self.scratch = host.floats(shape.scratch_floats)  # no part of the value
+        self.inverse_temperature = (1 / rows.temperature).clip(max=1e30).astype(np.float32)
+        self.min_p = rows.min_p.astype(np.float32)
+
+    def copy(self) -> NumbaState:
+        other = object.__new__(NumbaState)
+        other.__dict__.update(self.__dict__)
+        for name in ("rings", "scratch"):
+            array = getattr(self, name)
+            setattr(other, name, host.floats(*array.shape))
+            getattr(other, name)[:] = array
+        for name in ("cursors", "history", "previous"):
+            setattr(other, name, getattr(self, name).copy())
+        other.blocks = self.blocks.copy()
+        return other
+
+
+class NumbaEngine(AbstractEngine):
+    """WaveNet of any shape, float32, one thread.
+
+    Args:
+        network: the weights.
+        conditioning: used where `start` is given none; None holds the bias.
+        kernels: "vector", "plain", or "auto": vector where the host has a vector target, unless
+            $WAVEGEN_KERNELS says otherwise.
+
+    Raises:
+        EngineUnavailableError: vector kernels asked for on a host that cannot run them.
+    """
+
+    name = "numba"
+    precision = "f32"
+
+    def __init__(self, network: Network, conditioning: Conditioning | None = None, kernels: str = "auto") -> None:
+        self.network = network
+        self.kernels, target = _choose(kernels)
+        self.default_conditioning = conditioning or TableConditioning(
+            network.parameters["dilated_bias"][None, None], hop_length=80)
+        self.packed = pack(network, target.registers, target.prefetch)
+        self.silence = silence_code(network.quantization_channels)
+        self._generate = jit.load_vector(self.packed.shape) if self.kernels == "vector" else jit.load_plain()
+
+    @property
+    def shape(self) -> Shape:
+        """Padded sizes the kernels work on."""
+        return self.packed.shape
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights read for every sample."""
+        return int(self.packed.weights.nbytes)
+
+    def start(self, batch_size: int = 1, conditioning: Conditioning | None = None,
+              seeds: int | Sequence[int] = 0, streams: Sequence[int] | None = None,
+              temperature: float | Sequence[float] = 1.0, min_p: float | Sequence[float] = 0.0) -> NumbaState:
+        rows = make_rows(batch_size, seeds, streams, temperature, min_p)
+        conditioning = conditioning or self.default_conditioning
+        check_conditioning(conditioning, batch_size)
+        network = self.network
+        blocks = FrameBlocks(conditioning, (network.num_layers, 2 * network.residual_channels),
+                             functools.partial(pack_frames, size=self.packed.shape.residual))
+        blocks.at(0)  # a condition that is missing or not finite is refused here, not after the first samples
+        return NumbaState(self.packed, rows, blocks, self.silence)
+
+    def step(self, state: State, num_samples: int, uniforms: ArrayLike | None = None) -> NDArray[np.int64]:
+        num_samples = check_num_samples(num_samples)
+        given = np.zeros((state.batch_size, 0), np.float32)
+        if uniforms is not None:
+            given = check_uniforms(uniforms, state.batch_size, num_samples)
+        codes, _ = self._run(state, num_samples, given, np.zeros((state.batch_size, 0), np.int64), False)
+        return codes
+
+    def logits(self, codes: ArrayLike, conditioning: Conditioning | None = None) -> NDArray[np.float32]:
+        forced = check_codes(codes, self.network.quantization_channels)
+        return self.force(self.start(len(forced), conditioning), forced)
+
+    def force(self, state: State, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Feed codes int64 (B, n) in place of drawn ones; the logits float32 (B, n, Q) that predicted them."""
+        _, logits = self._run(state, codes.shape[1], np.zeros((len(codes), 0), np.float32), codes, True)
+        return logits
+
+    def layer_inputs(self, state: NumbaState) -> NDArray[np.float32]:
+        """What entered each layer at the latest sample, (B, L, R): to compare engines layer by layer."""
+        shape, past = self.packed.shape, self.packed.shape.kernel_size - 1
+        inputs = np.zeros((state.batch_size, shape.num_layers, self.network.residual_channels), np.float32)
+        start = 0
+        for layer, dilation in enumerate(self.network.dilations):
+            length = past * dilation
+            ring = state.rings[:, start:start + length * shape.residual].reshape(-1, length, shape.residual)
+            for row in range(state.batch_size):
+                latest = (state.cursors[row, layer] - 1) % length
+                inputs[row, layer] = ring[row, latest, :inputs.shape[2]]
+            start += length * shape.residual
+        return inputs
+
+    def _run(self, state: State, num_samples: int, uniforms: NDArray[np.float32], forced: NDArray[np.int64],
+             want_logits: bool) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        if not isinstance(state, NumbaState):
+            raise ConfigError(f"the state is a {type(state).__name__}, of another engine; use {self.name}'s start()")
+        packed, batch = self.packed, state.batch_size
+        codes = np.zeros((batch, num_samples), np.int64)
+        logits = np.zeros((batch, num_samples if want_logits else 0, self.network.quantization_channels), np.float32)
+        done = 0
+        while done < num_samples:
+            table, first_frame, end = state.blocks.at(state.position)
+            stop = min(num_samples, done + end - state.position)
+            part = np.zeros((batch, stop - done), np.int64)
+            some_logits = np.zeros((batch, stop - done if want_logits else 0, logits.shape[2]), np.float32)
+            self._generate(
+                packed.sizes, packed.weights, packed.embedding, packed.decode, packed.dilations, packed.scale,
+                state.rings, state.cursors, state.history, state.previous, table,
+                state.blocks.conditioning.hop_length, first_frame, state.position, state.rows.seeds,
+                state.rows.streams, state.inverse_temperature, state.min_p,
+                np.ascontiguousarray(uniforms[:, done:stop]), np.ascontiguousarray(forced[:, done:stop]), part,
+                some_logits, state.scratch)
+            codes[:, done:stop] = part
+            if want_logits:
+                logits[:, done:stop] = some_logits
+            state.position += stop - done
+            done = stop
+        return codes, logits
+
+
+def _choose(kernels: str) -> tuple[str, host.Target]:
+    """The kernels to use and the target their layout is made for."""
+    wanted = kernels if kernels != "auto" else os.environ.get(KERNELS_VARIABLE, "auto")
+    if wanted not in KERNELS:
+        raise ConfigError(f'no kernels "{wanted}" (argument kernels or ${KERNELS_VARIABLE}); '
+                          f"{did_you_mean(wanted, KERNELS)}")
+    target = None if numba.config.DISABLE_JIT else host.vector_target()
+    if wanted == "vector" and target is None:
+        raise EngineUnavailableError('the vector kernels need AVX-512, AVX2 with FMA, or NEON, and Numba\'s compiler; '
+                                     'use kernels="plain"')
+    if wanted == "plain" or target is None:
+        logger.info("numba engine: plain loops, slower than the vector kernels (%s)",
+                    "asked for" if wanted == "plain" else "this CPU has no known vector target")
+        return "plain", PLAIN
+    logger.info("numba engine: vector kernels for %s", target.name)
+    return "vector", target
