@@ -22,19 +22,26 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         WavegenError: the file cannot be written (disk full, no such folder, no permission).
     """
     path = Path(path)
-    part = part_of(path)
     try:
-        try:
-            with open(part, "wb") as file:
-                yield file
-                sync(file)
-            os.replace(part, path)
-            sync_folder(path.parent)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        with replacing(path) as file:
+            yield file
     except OSError as error:
         raise write_error(path, error) from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """`atomic_write` for a caller who explains an OSError better than we can here."""
+    part = part_of(path)
+    try:
+        with open(part, "wb") as file:
+            yield file
+            sync(file)
+        os.replace(part, path)
+        sync_folder(path.parent)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def part_of(path: Path) -> Path:

@@ -15,6 +15,7 @@ import logging
 import os
 import shutil
 import sqlite3
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wavegen.audio import io, levels, mulaw
-from wavegen.audio.atomic import atomic_write, sync_folder, write_error
+from wavegen.audio.atomic import replacing, sync_folder, write_error
 from wavegen.config import MelSpec, PrepareConfig, Recipe
 from wavegen.data.plan import Item, Plan, build_plan, differences
 from wavegen.data.pool import Crash, run_ordered
@@ -126,7 +127,7 @@ def _prepare(recipe: Recipe, data: Path, out: Path, partial: Path, strict: bool,
         plan.close()
     for line in report["warnings"]:
         logger.warning(line)
-    with atomic_write(writer.folder / REPORT) as file:
+    with replacing(writer.folder / REPORT) as file:
         file.write((json.dumps(report, ensure_ascii=False, indent=1) + "\n").encode())
     os.replace(writer.folder, out)
     sync_folder(out.parent)
@@ -239,15 +240,14 @@ def _num_workers(workers: int | None, num_files: int) -> int:
 @contextlib.contextmanager
 def _bar(progress: bool, total: int, done: int) -> Iterator[Any]:
     """A progress bar on stderr, if that is a terminal; gives the function that moves it one on."""
+    if not progress or not sys.stderr.isatty():
+        yield lambda: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    if not progress or not console.is_terminal:
-        yield lambda: None
-        return
     columns = (TextColumn("prepare"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("prepare", total=total, completed=done)
         yield lambda: bar.advance(task)
 

@@ -20,10 +20,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from wavegen.audio.atomic import atomic_write
+from wavegen.audio.atomic import replacing
 from wavegen.audio.mel import num_frames
 from wavegen.config import AudioConfig, Config, MelSpec, PrepareConfig, parse
-from wavegen.errors import ConfigError, StoreError, WavegenError, did_you_mean
+from wavegen.errors import ConfigError, StoreError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -249,7 +249,7 @@ def read_columns(index: Path, splits: tuple[str, ...], labels: tuple[str, ...], 
 
 def write_columns(path: Path, columns: np.ndarray) -> None:
     """Keep the columns beside the index."""
-    with atomic_write(path) as file:
+    with replacing(path) as file:
         np.save(file, columns, allow_pickle=False)
 
 
@@ -269,6 +269,6 @@ def _load_columns(path: Path, info: StoreInfo) -> np.ndarray:
         logger.info("%s is missing or damaged; made again from %s", file, info.index.name)
         try:
             write_columns(file, columns)
-        except WavegenError as error:
+        except OSError as error:
             logger.debug("%s", error)  # a store that may only be read works without
     return columns

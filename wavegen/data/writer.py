@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from wavegen.audio.atomic import atomic_write, sync, sync_folder
+from wavegen.audio.atomic import replacing, sync, sync_folder
 from wavegen.config import AudioConfig, PrepareConfig
 from wavegen.data.plan import Item
 from wavegen.data.splits import REST
@@ -115,7 +115,7 @@ class StoreWriter:
                  for file in (self.partial / SKIPPED, *self.folder.iterdir()) if file.is_file()}
         state = {"settings": self._settings, "done": self.num_done, "utterances": self.num_utterances,
                  "shard": self._shard, "offset": self._offset, "sizes": sizes}
-        with atomic_write(self.partial / "state.json") as file:
+        with replacing(self.partial / "state.json") as file:
             file.write(json.dumps(state).encode())
         self._saved = time.monotonic()
 
@@ -142,7 +142,7 @@ class StoreWriter:
                          index=self._record(INDEX), codes=self._shards("codes"),
                          features=self._shards("features"), columns=self._record(COLUMNS_FILE),
                          sources=sources, prepare=self._config)
-        with atomic_write(self.folder / INFO) as file:
+        with replacing(self.folder / INFO) as file:
             file.write((info.model_dump_json(indent=2) + "\n").encode())
         return info, columns
 
