@@ -144,9 +144,11 @@ class WavWriter:
         try:
             self._file = open(self._part, "wb")
             self._file.write(wav_header(self.sample_rate, 0))
-        except OSError as error:
+        except BaseException as error:  # a signal too: __exit__ is not called before the block begins
             self._discard()
-            raise write_error(self.path, error) from error
+            if isinstance(error, OSError):
+                raise write_error(self.path, error) from error
+            raise
         return self
 
     def write(self, waveform: np.ndarray) -> None:
