@@ -22,6 +22,12 @@ def test_the_installation_is_described():
     json.dumps(facts)
 
 
+def test_every_engine_is_described():
+    from wavegen.engines import ENGINES
+
+    assert set(info.describe_installation()["engines"]) == set(ENGINES) - {"auto"}
+
+
 def test_nothing_heavy_is_imported(tmp_path):
     folder = save_tiny(tmp_path / "tiny")
     code = (
@@ -58,9 +64,7 @@ def test_torchaudio_is_judged_by_versions(torch, torchaudio, cuda, reason, monke
 def test_a_model_is_described_from_its_headers(tmp_path):
     folder = save_tiny(tmp_path / "tiny")
     facts = info.describe_model(folder)
-    assert facts["parameters"] == sum(
-        value.numel() for value in load_model(folder).model.state_dict().values()
-    )
+    assert facts["parameters"] == sum(value.numel() for value in load_model(folder).model.state_dict().values())
     assert facts["labels"] == ["0", "1", "2"]
     assert facts["seconds"] == [0.045, 0.105]
     assert facts["receptive_field"] == 11

@@ -62,6 +62,9 @@ def test_from_recordings_to_a_clip(wavegen, recipe, store, tmp_path):
     assert len(soundfile.read(tmp_path / "a.wav")[0]) > 480
     card = json.loads(wavegen("info", model, "--json").out)
     assert card["name"] == "mine" and card["training"]["steps"] == 4
+    measured = wavegen("eval", model, "--store", store, "--seeds", 1, "--json")
+    assert measured.code == 0, measured.err
+    assert 0 < json.loads(measured.out)["bits_per_sample"]["all"] < 9
     wrong = wavegen("synth", run, "--label", 1, "-o", tmp_path / "b.wav")
     assert wrong.code == 3 and "is a training run; run `wavegen export" in wrong.error
 

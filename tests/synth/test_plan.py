@@ -35,6 +35,13 @@ def test_the_length_is_a_function_of_seed_and_clip():
     assert len({length(clip=clip) for clip in range(20)}) > 10
 
 
+def test_what_the_model_is_not_told_is_averaged_over():
+    told = SPEC.model.conditioning.model_copy(update={"label": False})
+    spec = SPEC.model_copy(update={"model": SPEC.model.model_copy(update={"conditioning": told})})
+    lengths = [plan_clip(Request(speaker="ben", clip=clip), spec)[0].intended_samples for clip in range(100)]
+    assert (min(lengths) // 10, max(lengths) // 10) == (60, 67)  # of 440 to 520, 600 to 680, 760 to 840
+
+
 def test_seconds_override_the_usual_length():
     assert plan_clip(replace(GOOD, seconds=0.25), SPEC)[0].intended_samples == 2000
 

@@ -74,8 +74,7 @@ def _last_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
     found = sorted((run / "checkpoints").glob("*.ckpt"), key=_step_of, reverse=True)
     if not found:
         raise ModelFileError(
-            f"{run} holds no checkpoint (checkpoints/*.ckpt): not a training run, or one that "
-            "has not come that far"
+            f"{run} holds no checkpoint (checkpoints/*.ckpt): not a training run, or one that has not come that far"
         )
     problems = []
     for path in found:

@@ -63,9 +63,7 @@ def read_spec(folder: Path) -> ModelFolder:
     except (OSError, ValueError, RecursionError) as error:
         raise ModelFileError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(values, dict) or values.get("format") != "wavegen-model":
-        raise ModelFileError(
-            f'{path} is not the config of a wavegen model: it lacks "format": "wavegen-model"'
-        )
+        raise ModelFileError(f'{path} is not the config of a wavegen model: it lacks "format": "wavegen-model"')
     version = values.get("format_version")
     if isinstance(version, int) and version > 1:
         raise ModelFileError(
@@ -89,27 +87,22 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     try:
         size, header = _read_header(path)
         header.pop("__metadata__", None)
-        shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
+        shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
         numbers = {name: entry["dtype"] for name, entry in header.items()}
         promised = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
     except FileNotFoundError as error:
         raise ModelFileError(f"{folder} is not a whole model folder: it has no {WEIGHTS}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         if _is_pickle(path):
-            raise ModelFileError(
-                f"{path} is a pickle under another name; wavegen never unpickles a model"
-            ) from error
+            raise ModelFileError(f"{path} is a pickle under another name; wavegen never unpickles a model") from error
         raise ModelFileError(f"{path} is not a whole safetensors file: {error}; {FETCH_AGAIN}") from error
     if promised != size:
         raise ModelFileError(
-            f"{path} is damaged: it has {size} bytes of weights, its header promises {promised}; "
-            f"{FETCH_AGAIN}"
+            f"{path} is damaged: it has {size} bytes of weights, its header promises {promised}; {FETCH_AGAIN}"
         )
     wrong = sorted(name for name, number in numbers.items() if number not in FLOATS)
     if wrong:
-        raise ModelFileError(
-            f"{path} holds {numbers[wrong[0]]} numbers in {wrong[0]}; weights are {', '.join(FLOATS)}"
-        )
+        raise ModelFileError(f"{path} holds {numbers[wrong[0]]} numbers in {wrong[0]}; weights are {', '.join(FLOATS)}")
     return shapes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -45,23 +46,17 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
     folder = find_model(name_or_path)
     spec, path = read_spec(folder), folder / WEIGHTS
     found = read_shapes(folder)
+    _check_size(spec, found, path)
     try:
-        # On the meta device nothing is allocated, so a config of absurd sizes is refused by its shapes.
-        with torch.device("meta"):
-            wanted = {
-                name: tuple(value.shape)
-                for name, value in build_model(spec.model, spec.audio, spec.vocabulary).state_dict().items()
-            }
+        with torch.random.fork_rng(devices=[]):  # loading a model leaves the caller's random numbers alone
+            model = build_model(spec.model, spec.audio, spec.vocabulary)
     except (WavegenError, RuntimeError, ValueError) as error:
         raise ModelFileError(f"{folder / CONFIG} does not describe a model: {error}") from error
-    compare_shapes(found, wanted, path)
+    compare_shapes(found, {name: tuple(value.shape) for name, value in model.state_dict().items()}, path)
     content = path.read_bytes()
     if spec.weights_sha256 and hashlib.sha256(content).hexdigest() != spec.weights_sha256:
         raise ModelFileError(f"{path} is damaged: its sha256 is not the one in {CONFIG}; {FETCH_AGAIN}")
-    weights = _parse_weights(content, path)
-    with torch.random.fork_rng(devices=[]):  # loading a model leaves the caller's random numbers alone
-        model = build_model(spec.model, spec.audio, spec.vocabulary)
-    model.load_state_dict(weights)
+    model.load_state_dict(_parse_weights(content, path))
     return LoadedModel(spec, model.eval(), folder)
 
 
@@ -87,9 +82,7 @@ def save_model(
 
     folder = Path(folder)
     number = torch.float32 if dtype == "float32" else torch.float16
-    weights = {
-        name: value.detach().cpu().to(number).contiguous() for name, value in model.state_dict().items()
-    }
+    weights = {name: value.detach().cpu().to(number).contiguous() for name, value in model.state_dict().items()}
     _check_finite(weights, f"the model for {folder}")
     # One key of metadata: safetensors writes several in no fixed order.
     content = save(weights, metadata={"wavegen": _to_json(spec.model_copy(update={"weights_sha256": ""}))})
@@ -135,9 +128,27 @@ def model_card(spec: ModelFolder) -> str:
     )
 
 
-def compare_shapes(
-    found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], path: Path
-) -> None:
+def _check_size(spec: ModelFolder, found: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """Refuse a config of absurd sizes before a model of these sizes is built in memory."""
+    config, codes = spec.model, spec.audio.quantization_channels
+    if config.family == "wavenet":
+        channels, skip, layers = config.residual_channels, config.skip_channels, config.num_layers
+        wanted = layers * channels * (2 * config.kernel_size * channels + skip) + config.input_taps * channels
+        wanted += (skip + codes) * config.output_channels + config.input_kernel_size * codes * channels
+    else:
+        wanted = 3 * config.hidden_channels * (config.hidden_channels + config.embedding_channels)
+        wanted += (config.hidden_channels + codes) * config.output_channels + codes * config.embedding_channels
+    told = config.conditioning
+    names = (len(spec.vocabulary.labels) if told.label else 0) + (len(spec.vocabulary.speakers) if told.speaker else 0)
+    wanted += told.hidden_channels * (told.hidden_channels + names * told.progress_steps)
+    present = sum(math.prod(shape) for shape in found.values())
+    if wanted > 2 * present + 1_000_000:
+        raise ModelFileError(
+            f"the weights in {path} do not fit its config: {present} numbers, wanted at least {wanted}"
+        )
+
+
+def compare_shapes(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], path: Path) -> None:
     """Raise ModelFileError unless both have the same tensors of the same shapes."""
     missing, extra = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
     wrong = [
@@ -176,9 +187,7 @@ def _check_finite(weights: Mapping[str, torch.Tensor], where: str) -> None:
 def _folder_appears(folder: Path) -> Iterator[Path]:
     """A new folder to fill, which takes its place when the block ends without an error."""
     if folder.exists() and not _replaceable(folder):
-        raise ModelFileError(
-            f"{folder} exists and is not a model folder; choose another place or remove it first"
-        )
+        raise ModelFileError(f"{folder} exists and is not a model folder; choose another place or remove it first")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))

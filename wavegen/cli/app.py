@@ -173,7 +173,11 @@ def _signals() -> Iterator[list[int]]:
         yield received
         return
 
+    process = os.getpid()
+
     def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:  # a worker that was forked from this run
+            os._exit(128 + number)
         received.append(number)
         raise KeyboardInterrupt if number == signal.SIGINT else Interrupted
 

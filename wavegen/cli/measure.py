@@ -3,27 +3,51 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from wavegen.cli.options import Engine, Json, Model, Precision, StoreFolder, Verbose, print_json
+from wavegen.cli.options import Engine, Json, Model, Precision, StoreFolder, Verbose, print_json, stages
 
 
 def evaluate(
     model: Model,
     store: StoreFolder,
     split: Annotated[str, typer.Option(metavar="NAME", help="Split of the store to measure on.")] = "test",
-    json: Json = False,
+    judge: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Judges that say what the clips sound like.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Clips of each label and speaker; 0 speaks none.")] = 10,
+    temperature: Annotated[float, typer.Option(metavar="T", help="Of the clips.")] = 1.0,
+    min_p: Annotated[float, typer.Option("--min-p", metavar="P", help="Of the clips.")] = 0.0,
+    engine: Engine = "auto",
+    precision: Precision = "auto",
     html: Annotated[Path | None, typer.Option("--html", metavar="DIR", help="Write a page to listen to.")] = None,
+    json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure how good a model is: bits per sample and what a judge hears."""
-    report = measure_quality(model, store, split, html)
+    """Measure how good a model is."""
+    from wavegen.evaluate import evaluate as measure
+    from wavegen.evaluate import summary
+
+    with stages() as progress:
+        report = measure(
+            model,
+            store,
+            split=split,
+            judge=judge,
+            seeds=seeds,
+            engine=engine,
+            precision=precision,
+            temperature=temperature,
+            min_p=min_p,
+            html=html,
+            progress=progress,
+        )
     if json:
         print_json(report)
     else:
-        _print_facts(report)
+        print(summary(report))
 
 
 def bench(
@@ -37,7 +61,7 @@ def bench(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure how fast a model or a benchmark size speaks or trains on this machine."""
+    """Measure how fast this machine speaks or trains."""
     from wavegen.bench import bench as measure
 
     report = measure(
@@ -47,12 +71,6 @@ def bench(
         print_json(report)
     else:
         _print_facts(report)
-
-
-def measure_quality(model: str, store: Path, split: str, html: Path | None) -> dict[str, Any]:
-    from wavegen.evaluate import evaluate as measure
-
-    return measure(model, store, split=split, html=html)
 
 
 def _print_facts(facts: dict[str, object]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -71,22 +71,38 @@ def require_one(**options: object) -> None:
 
 
 @contextmanager
-def progress_bar(total: int, unit: str) -> Iterator[Any]:
+def progress_bar(total: int, what: str) -> Iterator[Callable[[int], None] | None]:
     """A bar on stderr that is told how much more is done; none where stderr is not a terminal."""
+    with stages() as tell:
+        if tell is None:
+            yield None
+            return
+        done = 0
+
+        def more(amount: int) -> None:
+            nonlocal done
+            done += amount
+            tell(what, done, total)
+
+        yield more
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None] | None]:
+    """Bars on stderr, one for each thing told about: what, how much is done, of how much."""
     if not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    ) as bar:
-        task = bar.add_task(unit, total=total)
-        yield lambda amount: bar.advance(task, amount)
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield tell
