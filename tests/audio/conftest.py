@@ -1,4 +1,4 @@
-"""torchaudio as an independent witness, and files that a recorder would not write."""
+"""torchaudio as an independent witness."""
 
 from __future__ import annotations
 

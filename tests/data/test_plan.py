@@ -87,17 +87,20 @@ def test_a_missing_folder_is_named(tmp_path):
 
 def test_a_manifest_says_everything_in_its_order(plan_of, folder):
     lines = [{"path": "b/2.wav", "label": 2, "speaker": "anna", "id": "second", "text": "zwei é", "split": "dev"},
-             {"path": "a.WAV"}, {"path": "b/none.wav", "label": None}]
+             {"path": "a.WAV"}, {"path": "b/none.wav", "label": None},
+             {"path": "a\0b.wav"}]
     (folder / "list.jsonl").write_text("\ufeff" + "\n\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
     items = plan_of(manifest="list.jsonl", splits={"test": {"id": ("second", "a.WAV")}})
     assert [(item.source, item.id, item.label, item.speaker, item.text, item.split) for item in items] == [
         ("b/2.wav", "second", "2", "anna", "zwei é", "dev"), ("a.WAV", "a.WAV", None, None, None, "test"),
-        ("b/none.wav", "b/none.wav", None, None, None, "train")]
+        ("b/none.wav", "b/none.wav", None, None, None, "train"),
+        ("a\0b.wav", "a\0b.wav", None, None, None, "train")]
 
 
 @pytest.mark.parametrize(("line", "message"), [
     ("{", "line 2 is not JSON"), ("[1]", 'line 2 needs a "path"'), ('{"label": "x"}', 'needs a "path"'),
     ('{"path": "a", "speker": "x"}', 'unknown key "speker"; did you mean "speaker"'),
+    ('{"path": "a", "text": "\\ud800"}', '"text" must be text'),
     ('{"path": "a", "label": 1.5}', '"label" must be text, found 1.5'), ('{"path": "../a"}', "must lie below"),
     ('{"path": "/a"}', "must lie below"), ('{"path": "a.WAV"}', '2 recordings have the id "a.WAV"'),
 ])

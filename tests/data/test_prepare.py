@@ -217,13 +217,13 @@ def test_a_manifest_gives_texts_and_splits(make_recipe, recordings, tmp_path):
     data = _below(tmp_path / "data")
     (data / "a b.wav").write_bytes((recordings / "0_anna_0.wav").read_bytes())
     lines = [{"path": "a b.wav", "id": "one", "text": "null é", "label": 7, "split": "dev"},
-             {"path": "gone.wav"}, {"path": "a b.wav", "id": "two"}]
+             {"path": "gone.wav"}, {"path": "a b.wav", "id": "two"}, {"path": "nul\0.wav"}]
     (data / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
     report = prepare(make_recipe(manifest="list.jsonl"), data, tmp_path / "store", workers=0)
     store = Store.open(tmp_path / "store")
     assert [store.entry(row)["id"] for row in range(2)] == ["one", "two"]
     assert store.entry(0)["text"] == "null é" and store.splits == ("train", "dev") and store.labels == ("7",)
-    assert report["skipped"] == [{"source": "gone.wav", "reason": "does not exist"}]
+    assert report["skipped"] == [{"source": name, "reason": "does not exist"} for name in ("gone.wav", "nul\0.wav")]
 
 
 def test_a_file_that_kills_its_reader_is_reported(make_recipe, recordings, tmp_path, monkeypatch):
@@ -299,6 +299,12 @@ def test_an_interrupted_run_is_continued_and_nothing_is_done_twice(recipe, recor
     prepare(recipe, recordings, tmp_path / "store", workers=0)
     assert len(read) == len(set(read)) == 28
     assert contents(tmp_path) == {f"store/{name}": data for name, data in expected.items()}
+
+
+def test_continuing_strictly_names_what_was_left_out_before(recipe, recordings, tmp_path, monkeypatch):
+    _interrupt_after(25, recipe, recordings, tmp_path / "store", monkeypatch)
+    with pytest.raises(AudioError, match=r"1_anna_90\.wav cannot be used: cut short"):
+        prepare(recipe, recordings, tmp_path / "store", strict=True, workers=0)
 
 
 @pytest.mark.parametrize("change", ["settings", "recordings", "damage"])

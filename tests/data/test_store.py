@@ -86,7 +86,7 @@ def test_names_that_are_missing_are_minus_one(make_recipe, recordings, tmp_path)
     assert store.entry(0)["label"] is None and store.codes(0).dtype == np.uint8
 
 
-@pytest.mark.parametrize("harm", ["gone", "short", "garbage", "other"])
+@pytest.mark.parametrize("harm", ["gone", "short", "garbage", "empty", "other"])
 def test_columns_are_made_again(copy, finished, harm):
     file = copy / "columns.npy"
     if harm == "gone":
@@ -95,6 +95,8 @@ def test_columns_are_made_again(copy, finished, harm):
         file.write_bytes(file.read_bytes()[:100])
     elif harm == "garbage":
         file.write_bytes(bytes(file.stat().st_size))
+    elif harm == "empty":
+        np.save(file, np.zeros_like(np.load(file)))
     else:
         np.save(file, np.zeros((file.stat().st_size - 128) // 8))
     store, whole = Store.open(copy), Store.open(finished)
@@ -116,6 +118,14 @@ def test_damage_is_noticed(copy, name):
     file.unlink()
     with pytest.raises(StoreError, match=f"{name} .* no such file"):
         Store.open(copy)
+
+
+def test_damaged_columns_are_found_by_a_full_check(copy):
+    columns = np.load(copy / "columns.npy")
+    columns["offset"][3] += 1
+    np.save(copy / "columns.npy", columns)
+    with pytest.raises(StoreError, match=r"columns\.npy is not what was written"):
+        Store.open(copy).verify()
 
 
 @pytest.mark.parametrize(("change", "message"), [

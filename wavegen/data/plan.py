@@ -49,7 +49,7 @@ class Plan:
         # `sources` is equal for equal folders anywhere; `fingerprint` also notices a file written again.
         sources, fingerprint = hashlib.sha256(), hashlib.sha256()
         for item in self.items():
-            described = json.dumps(item[:-1]).encode()
+            described = json.dumps(item._replace(reason=None, modified=0)).encode()
             sources.update(described)
             fingerprint.update(described + str(item.modified).encode())
         self.sources = sources.hexdigest()
@@ -172,7 +172,7 @@ def _manifest_line(line: bytes, where: str) -> dict[str, str | None]:
             raise ConfigError(f'{where}: unknown key "{key}"; {did_you_mean(key, MANIFEST_KEYS)}')
         if isinstance(value, int) and not isinstance(value, bool):
             said[key] = str(value)
-        elif not isinstance(value, str | None):
+        elif not isinstance(value, str | None) or not _is_utf8(value or ""):
             raise ConfigError(f'{where}: "{key}" must be text, found {value!r}')
     parts = said["path"].split("/")
     if said["path"].startswith("/") or ".." in parts:
@@ -189,7 +189,7 @@ def _item(config: PrepareConfig, source: str, said: dict[str, str | None], file:
     try:
         found = file.stat()
         num_bytes, modified = found.st_size, found.st_mtime_ns
-    except OSError:
+    except (OSError, ValueError):
         num_bytes, modified = 0, 0  # reading it will say why
     split = split_of(config, name, {**said, "id": name})
     return Item(source, name, label, speaker, said.get("text"), split, reason, num_bytes, modified)

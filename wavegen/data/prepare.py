@@ -114,6 +114,9 @@ def _prepare(recipe: Recipe, data: Path, out: Path, partial: Path, strict: bool,
             shutil.rmtree(partial)
             return report
         with StoreWriter(partial, recipe.audio, recipe.prepare, plan.fingerprint) as writer:
+            if strict:
+                for left_out in writer.skipped():
+                    raise _refused(data / left_out["source"], left_out["reason"])
             if writer.num_done:
                 logger.info("continuing %s: %d of %d are done", out, writer.num_done, plan.num_items)
             _write_all(recipe, data, plan, writer, strict, workers, progress)
@@ -146,12 +149,16 @@ def _write_all(recipe: Recipe, data: Path, plan: Plan, writer: StoreWriter, stri
             if isinstance(clip, Clip):
                 writer.add(item, clip.codes, clip.features, clip.gain, clip.peak, clip.clipped)
             elif strict:
-                raise AudioError(f"{data / item.source} cannot be used: {clip}; repair or remove it, "
-                                 "or leave out --strict to skip such files")
+                raise _refused(data / item.source, clip)
             else:
                 writer.skip(item, clip)
             writer.checkpoint(CHECKPOINT_SECONDS)
             advance()
+
+
+def _refused(path: Path, reason: str) -> AudioError:
+    return AudioError(f"{path} cannot be used: {reason}; repair or remove it, "
+                      "or leave out --strict to skip such files")
 
 
 def _clips(recipe: Recipe, data: Path, plan: Plan, start: int,

@@ -175,7 +175,7 @@ class Store:
         Raises:
             StoreError: names the first file that differs.
         """
-        for record in self.info.files:
+        for record in (*self.info.files, *([self.info.columns] if self.info.columns else [])):
             if sha256_of(self.path / record.name) != record.sha256:
                 raise StoreError(f"store {self.path} is damaged: {record.name} is not what was written; "
                                  "prepare it again")
@@ -253,13 +253,20 @@ def write_columns(path: Path, columns: np.ndarray) -> None:
         np.save(file, columns, allow_pickle=False)
 
 
+def _fit(columns: np.ndarray, info: StoreInfo) -> bool:
+    """Whether columns and `store.json` agree on what there is."""
+    totals = info.splits.values()
+    return (len(columns) == sum(split.utterances for split in totals)
+            and int(columns["num_samples"].sum()) == sum(split.samples for split in totals))
+
+
 def _load_columns(path: Path, info: StoreInfo) -> np.ndarray:
     """Map the columns, or make them again from the index if they are gone or not those of this store."""
     file = path / COLUMNS_FILE
     if info.columns is not None and file.is_file() and file.stat().st_size == info.columns.bytes:
         try:
             columns: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
-            if columns.dtype == COLUMNS:
+            if columns.dtype == COLUMNS and _fit(columns, info):
                 return columns
         except ValueError as error:
             logger.debug("%s: %s", file, error)
