@@ -55,8 +55,7 @@ def count_clipped(waveform: np.ndarray) -> int:
 def remove_dc(waveform: np.ndarray) -> np.ndarray:
     """Subtract the mean: float32 (T,) to float32 (T,)."""
     mean = np.mean(waveform, dtype=np.float64) if waveform.size else 0.0
-    centred: np.ndarray = (waveform - mean).astype(np.float32)
-    return centred
+    return np.subtract(waveform, mean, out=np.empty(waveform.shape, np.float32), casting="same_kind")
 
 
 def normalize_peak(waveform: np.ndarray, peak: float) -> tuple[np.ndarray, float]:
@@ -76,8 +75,9 @@ def normalize_peak(waveform: np.ndarray, peak: float) -> tuple[np.ndarray, float
     if not largest > 0.0:
         raise ValueError("a silent waveform cannot be normalised")
     gain = peak / largest
-    scaled: np.ndarray = (waveform * np.float64(gain)).astype(np.float32)
-    return np.clip(scaled, -1.0, 1.0), gain
+    scaled = np.empty(waveform.shape, np.float32)
+    np.multiply(waveform, np.float64(gain), out=scaled, casting="same_kind")
+    return np.clip(scaled, -1.0, 1.0, out=scaled), gain
 
 
 def trim_bounds(waveform: np.ndarray, sample_rate: int, trim: TrimConfig) -> tuple[int, int]:

@@ -12,6 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
+BLOCK = 2**16  # samples in float64 at once: long recordings stay small, and in the cache
+
 
 def encode(waveform: np.ndarray, quantization_channels: int = 256) -> np.ndarray:
     """Compand and quantise a waveform to mu-law codes.
@@ -29,16 +31,19 @@ def encode(waveform: np.ndarray, quantization_channels: int = 256) -> np.ndarray
     Reference: WaveNet, section 2.2 (arXiv:1609.03499).
     """
     mu = _mu(quantization_channels)
-    # float64, so that a store does not depend on how a machine rounds float32 logarithms.
-    amplitude = np.asarray(waveform, dtype=np.float64)
-    peak = float(np.max(np.abs(amplitude))) if amplitude.size else 0.0
+    waveform = np.asarray(waveform)
+    peak = max(float(np.max(waveform)), -float(np.min(waveform))) if waveform.size else 0.0
     if not peak <= 1.0:
         found = f"a peak of {peak:g}" if np.isfinite(peak) else "NaN or infinite samples"
         raise ValueError(f"mu-law codes need finite samples in [-1, 1], found {found}; "
                          "normalise the waveform first")
-    companded = np.sign(amplitude) * np.log1p(mu * np.abs(amplitude)) / np.log1p(mu)
-    codes: np.ndarray = np.floor((companded + 1.0) / 2.0 * mu + 0.5).astype(np.int64)
-    return codes
+    codes, flat = np.empty(waveform.size, np.int64), waveform.reshape(-1)
+    for start in range(0, len(codes), BLOCK):
+        # float64, so that a store does not depend on how a machine rounds float32 logarithms.
+        amplitude = flat[start : start + BLOCK].astype(np.float64)
+        companded = np.sign(amplitude) * np.log1p(mu * np.abs(amplitude)) / np.log1p(mu)
+        codes[start : start + BLOCK] = np.floor((companded + 1.0) / 2.0 * mu + 0.5)
+    return codes.reshape(waveform.shape)
 
 
 def decode(codes: np.ndarray, quantization_channels: int = 256) -> np.ndarray:
