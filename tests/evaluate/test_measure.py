@@ -125,6 +125,7 @@ def test_a_judge_of_other_names_is_refused(tmp_path, store, judges):
     ("changes", "error", "match"),
     [
         ({"seeds": -1}, ConfigError, "seeds"),
+        ({"seeds": 0, "html": "page"}, ConfigError, "needs clips"),
         ({"split": "tset"}, ConfigError, "tset"),
         ({"judge": "nowhere"}, ModelFileError, "holds no judge"),
         ({"engine": "nunba"}, ConfigError, "numba"),
@@ -175,4 +176,4 @@ def test_a_page_without_matplotlib_is_refused_before_anything_is_measured(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingBackendError, match="matplotlib"):
         evaluate(model, store.path, html=tmp_path / "page")
-    assert not (tmp_path / "page" / "index.html").exists()
+    assert not (tmp_path / "page").exists()

@@ -74,6 +74,8 @@ def evaluate(
     if seeds < 0:
         raise ConfigError(f"seeds must be at least 0, found {seeds}")
     if html is not None:
+        if seeds == 0:
+            raise ConfigError("a page to listen to (html) needs clips; let seeds be at least 1")
         from wavegen.evaluate.page import check_page
 
         check_page(Path(html))

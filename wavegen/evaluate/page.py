@@ -37,8 +37,7 @@ def check_page(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; --html needs a folder to write index.html into")
-    folder.mkdir(parents=True, exist_ok=True)
-    check_plot(folder / "spectrograms.png")
+    check_plot("spectrograms.png")
 
 
 def write_page(

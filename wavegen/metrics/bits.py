@@ -27,7 +27,8 @@ def bits_per_sample(model: nn.Module, store: Store, split: str = "test", batch_s
 
     Args:
         model: `model(previous_codes, ConditioningInputs) -> logits (B, T, Q)`, evaluated on its device.
-        store: at the model's sample rate and number of codes.
+        store: at the model's sample rate and number of codes, with the model's labels and speakers in
+            their order.
         split: name of the split.
         batch_samples: clips of like length share a batch of at most so many samples; a longer clip is
             a batch of its own. None suits the device.
