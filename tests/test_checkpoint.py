@@ -30,6 +30,11 @@ def rewrite_config(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def rewrite_vocabulary(folder: Path, **changes: object) -> None:
+    vocabulary = json.loads((folder / "config.json").read_text())["vocabulary"]
+    rewrite_config(folder, vocabulary={**vocabulary, **changes})
+
+
 def rewrite_weights(folder: Path, weights: dict[str, torch.Tensor]) -> None:
     save_file(weights, folder / "model.safetensors")
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
@@ -151,9 +156,7 @@ def a_weight_is_nan(folder: Path) -> None:
 
 
 def weights_are_integers(folder: Path) -> None:
-    rewrite_weights(
-        folder, {**load_file(folder / "model.safetensors"), "skip_bias": torch.zeros(8, dtype=torch.int64)}
-    )
+    rewrite_weights(folder, {**load_file(folder / "model.safetensors"), "skip_bias": torch.zeros(8, dtype=torch.int64)})
 
 
 def sizes_are_absurd(folder: Path) -> None:
@@ -185,6 +188,11 @@ DAMAGES = [
     (
         lambda folder: (folder / "model.safetensors").write_bytes(b"\x10" + b"\0" * 7 + b"not json at all."),
         "not a whole saf",
+    ),
+    (lambda folder: rewrite_vocabulary(folder, durations=[[[1, 2, 3]]]), "a row for each of 3 labels"),
+    (
+        lambda folder: rewrite_vocabulary(folder, durations=[[[1, 2, 3], [3, 2, 1]]] * 3),
+        "they must be above 0 and rise",
     ),
     (config_key_is_unknown, 'unknown key "model.residual_chanels".*did you mean "residual_channels"'),
     (cut_in_half, "damaged: it has .* bytes of weights, its header promises"),

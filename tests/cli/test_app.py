@@ -11,7 +11,7 @@ import pytest
 
 import wavegen as package
 from wavegen import info as facts
-from wavegen.cli import app
+from wavegen.cli import app, options
 from wavegen.errors import MissingBackendError, PartialFailureError, TrainingError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -129,3 +129,13 @@ def test_signal_handlers_are_put_back(wavegen):
     wavegen("--version")
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     assert app.Interrupted.__mro__[1] is BaseException
+
+
+def test_long_work_shows_a_bar_on_a_terminal(monkeypatch, capsys):
+    with options.progress_bar(10, "speaking") as progress:
+        assert progress is None
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with options.progress_bar(10, "speaking") as progress:
+        progress(4)
+        progress(6)
+    assert capsys.readouterr().out == ""

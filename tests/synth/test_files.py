@@ -31,7 +31,7 @@ def names(folder):
 
 @pytest.mark.parametrize("name", ["clip.wav", "clip.flac", "clip.WAV"])
 def test_a_file_holds_the_clip(voice, tmp_path, name):
-    written = files.write_clip(voice, SEVEN, tmp_path / name)
+    (written,) = files.write_clip(voice, SEVEN, tmp_path / name).clips
     waveform, sample_rate = soundfile.read(tmp_path / name, dtype="float32")
     assert sample_rate == 8000
     np.testing.assert_allclose(waveform, voice.generate("1", "anna", 0.05, seed=7).waveform, atol=1 / 32768)
@@ -48,7 +48,7 @@ def test_a_stream_is_a_wav_of_the_same_bytes(voice, tmp_path):
 
 def test_a_batch_has_a_file_and_a_line_for_each_clip(voice, tmp_path):
     requests = numbered(Request(["1", "2"], "anna", seed=3), 5)
-    written = files.write_clips(voice, requests, tmp_path / "out")
+    written = files.write_clips(voice, requests, tmp_path / "out").clips
     rows = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
     assert rows == [outcome.row for outcome in written]
     assert [row["path"] for row in rows] == [f"1-2_anna_{clip:05d}.wav" for clip in range(5)]
@@ -67,7 +67,8 @@ def test_the_window_does_not_change_the_audio(voice, tmp_path, monkeypatch):
     files.write_clips(voice, requests, tmp_path / "a")
     monkeypatch.setattr(files, "WINDOW_CLIPS", 3)
     monkeypatch.setattr(files, "WINDOW_SAMPLES", 2000)
-    files.write_clips(voice, requests, tmp_path / "b")
+    delivery = files.write_clips(voice, requests, tmp_path / "b")
+    assert delivery.report.num_samples == files.total_samples(voice, requests)
     for name in names(tmp_path / "a"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -82,13 +83,13 @@ def test_the_file_name_is_safe():
 def test_one_bad_clip_does_not_stop_the_others(voice, tmp_path):
     (tmp_path / "1_anna_00001.wav").mkdir()
     requests = numbered(SEVEN, 4)
-    written = files.write_clips(voice, requests, tmp_path)
-    assert [outcome.error is None for outcome in written] == [True, False, True, True]
+    delivery = files.write_clips(voice, requests, tmp_path)
+    assert [clip.error is None for clip in delivery.clips] == [True, False, True, True]
     rows = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
     assert "could not be written" in rows[1]["error"]
     assert not [name for name in names(tmp_path) if name.startswith(".")]
     with pytest.raises(PartialFailureError, match="1 of 4 clips were not written; the first, clip 1") as caught:
-        files.check_written(written, 4)
+        files.check_delivery(delivery, 4)
     assert caught.value.exit_code == 5
 
 
@@ -103,18 +104,18 @@ def test_a_full_disk_ends_the_batch(voice, tmp_path, monkeypatch):
         return [Full(np.zeros(8, np.float32), 8000) for _ in requests]
 
     monkeypatch.setattr(voice, "generate_batch", generate_batch)
-    written = files.write_clips(voice, numbered(SEVEN, 6), tmp_path)
-    assert len(written) == 3
+    delivery = files.write_clips(voice, numbered(SEVEN, 6), tmp_path)
+    assert len(delivery.clips) == 3
     with pytest.raises(PartialFailureError, match="4 of 6 clips were not written"):
-        files.check_written(written, 6)
+        files.check_delivery(delivery, 6)
 
 
 def test_when_nothing_could_be_written_the_reason_is_raised(voice, tmp_path):
     (tmp_path / "1_anna_00000.wav").mkdir()
-    written = files.write_clips(voice, [SEVEN], tmp_path)
+    delivery = files.write_clips(voice, [SEVEN], tmp_path)
     assert names(tmp_path) == ["1_anna_00000.wav"]
     with pytest.raises(WavegenError, match="could not be written"):
-        files.check_written(written, 1)
+        files.check_delivery(delivery, 1)
 
 
 def test_an_interrupted_batch_keeps_what_is_done(voice, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from wavegen.config import ModelFolder, parse
+from wavegen.config import ModelFolder, Vocabulary, parse
 from wavegen.errors import ConfigError, ModelFileError, did_you_mean
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -21,7 +21,7 @@ FETCH_AGAIN = "fetch or export it again"
 
 def bundled_models() -> tuple[str, ...]:
     """Names of the models that come with wavegen."""
-    return tuple(sorted(folder.name for folder in ASSETS.iterdir() if (folder / CONFIG).is_file()))
+    return tuple(sorted(config.parent.name for config in ASSETS.glob(f"*/{CONFIG}")))
 
 
 def find_model(name_or_path: str | Path) -> Path:
@@ -72,9 +72,27 @@ def read_spec(folder: Path) -> ModelFolder:
             "(pip install -U wavegen)"
         )
     try:
-        return parse(ModelFolder, values, str(path))
+        spec = parse(ModelFolder, values, str(path))
     except ConfigError as error:
         raise ModelFileError(str(error)) from error
+    _check_durations(spec.vocabulary, path)
+    return spec
+
+
+def _check_durations(vocabulary: Vocabulary, path: Path) -> None:
+    shape = (max(1, len(vocabulary.labels)), max(1, len(vocabulary.speakers)))
+    durations = vocabulary.durations
+    if durations and (len(durations), *{len(row) for row in durations}) != shape:
+        raise ModelFileError(
+            f'{path}: "vocabulary.durations" must have a row for each of {shape[0]} labels and in it '
+            f"quartiles for each of {shape[1]} speakers"
+        )
+    for first, middle, last in (cell for row in durations for cell in row):
+        if not 0 < first <= middle <= last:
+            raise ModelFileError(
+                f'{path}: "vocabulary.durations" holds the quartiles {first}, {middle}, {last}; '
+                "they must be above 0 and rise"
+            )
 
 
 def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

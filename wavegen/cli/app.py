@@ -148,16 +148,8 @@ def _usage(error: Any) -> str:
         return "say which command to run"
     message = " ".join(str(error.format_message()).rstrip(".").split())
     if getattr(error, "option_name", None) and "o such option" in message:
-        known = (
-            [
-                name
-                for parameter in command.params
-                for name in (*parameter.opts, *parameter.secondary_opts)
-                if name.startswith("--")
-            ]
-            if command is not None
-            else []
-        )
+        parameters = command.params if command is not None else []
+        known = [name for parameter in parameters for name in parameter.opts if name.startswith("--")]
         return f'{where} has no option "{error.option_name}"; {did_you_mean(error.option_name, known)}'
     if message.startswith("No such command") and command is not None:
         found = message.split("'")[1]
@@ -181,7 +173,9 @@ def _signals() -> Iterator[list[int]]:
         received.append(number)
         raise KeyboardInterrupt if number == signal.SIGINT else Interrupted
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A signal that is ignored, as for a job in the background, stays ignored.
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield received
     finally:

@@ -48,9 +48,9 @@ Engine = Annotated[str, typer.Option("--engine", metavar="NAME", help="auto, ref
 Precision = Annotated[str, typer.Option("--precision", metavar="NAME", help="auto, or what the engine offers.")]
 
 
-def print_json(value: Any, indent: int | None = 1) -> None:
-    """One value on stdout; without indent on one line."""
-    print(json.dumps(value, indent=indent, ensure_ascii=False, default=str))
+def print_json(value: Any) -> None:
+    """One value on stdout."""
+    print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
 
 
 def note(text: str) -> None:

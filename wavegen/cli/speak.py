@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,14 +16,10 @@ from wavegen.cli.options import (
     Precision,
     Verbose,
     note,
-    print_json,
     progress_bar,
     require_one,
 )
 from wavegen.errors import ConfigError
-
-if TYPE_CHECKING:
-    from wavegen.synth.files import Written
 
 
 def synth(
@@ -83,20 +78,16 @@ def synth(
     requests = numbered(first, count)
     with progress_bar(files.total_samples(synthesizer, requests), "speaking") as progress:
         if out is not None:
-            written = files.write_clips(synthesizer, requests, out, progress)
+            delivery = files.write_clips(synthesizer, requests, out, progress)
         elif output == STANDARD:
-            written = [files.write_stream(synthesizer, first, sys.stdout.buffer, progress)]
+            delivery = files.write_stream(synthesizer, first, sys.stdout.buffer, progress)
         else:
             assert output is not None
-            written = [files.write_clip(synthesizer, first, output, progress)]
+            delivery = files.write_clip(synthesizer, first, output, progress)
     if json:
-        _print_rows(written)
-    note(str(synthesizer.report))
+        for clip in delivery.clips:
+            print(clip.to_json())
+    note(str(delivery.report))
     if plot is not None:
-        plot_written(plot, synthesizer, requests, written, out)
-    files.check_written(written, len(requests))
-
-
-def _print_rows(written: Sequence[Written]) -> None:
-    for outcome in written:
-        print_json(outcome.row, indent=None)
+        plot_written(plot, synthesizer, requests, delivery, out)
+    files.check_delivery(delivery, len(requests))

@@ -34,7 +34,7 @@ def train(
     out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder for checkpoints and logs.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[key=value ...]", show_default=False, help="Such as training.max_steps=100."),
+        typer.Argument(metavar="key=value", show_default=False, help="Such as training.max_steps=100."),
     ] = None,
     resume: Annotated[
         str | None, typer.Option(metavar="auto", help="auto continues the run in --out; or a file.")

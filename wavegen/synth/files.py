@@ -11,6 +11,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +22,7 @@ from wavegen.audio import io
 from wavegen.audio.atomic import atomic_write
 from wavegen.errors import ConfigError, PartialFailureError, WavegenError, did_you_mean
 from wavegen.synth.plan import Plan, Request, clip_samples, plan_clip
-from wavegen.synth.synthesizer import AudioChunk, Synthesizer
+from wavegen.synth.synthesizer import AudioChunk, Report, Synthesizer
 
 ENDINGS = (".wav", ".flac")
 MANIFEST = "manifest.jsonl"
@@ -34,7 +35,7 @@ Progress = Callable[[int], None]  # told how many more samples are done
 
 @dataclass(frozen=True)
 class Written:
-    """What happened to one clip of a batch: its row in the manifest."""
+    """What happened to one clip: its row in the manifest."""
 
     row: dict[str, Any]
     error: WavegenError | OSError | None = None
@@ -43,14 +44,20 @@ class Written:
         return json.dumps(self.row, ensure_ascii=False)
 
 
-def write_clip(
-    synthesizer: Synthesizer, request: Request, path: Path, progress: Progress | None = None
-) -> Written:
+@dataclass(frozen=True)
+class Delivery:
+    """What became of all clips, and how fast they were spoken."""
+
+    clips: list[Written]
+    report: Report
+
+
+def write_clip(synthesizer: Synthesizer, request: Request, path: Path, progress: Progress | None = None) -> Delivery:
     """Speak one clip into a wav file (or flac, by the name's ending).
 
     Raises:
         ConfigError: the folder of `path` does not exist, or the request does not fit the model.
-        WavegenError, OSError: the file cannot be written; nothing is left behind.
+        WavegenError: the file cannot be written; nothing is left behind.
     """
     check_place(path, ENDINGS)
     if path.suffix.lower() == ".wav":
@@ -60,12 +67,12 @@ def write_clip(
     else:
         chunks = [chunk.waveform for chunk in _chunks(synthesizer, request, progress)]
         io.save(path, np.concatenate(chunks), synthesizer.sample_rate)
-    return Written(_row(synthesizer, request, str(path)))
+    return Delivery([Written(_row(synthesizer, request, str(path)))], synthesizer.report)
 
 
 def write_stream(
     synthesizer: Synthesizer, request: Request, file: BinaryIO, progress: Progress | None = None
-) -> Written:
+) -> Delivery:
     """Speak one clip into an open file or pipe as 16-bit wav; a player can begin at once."""
     num_samples = total_samples(synthesizer, [request])
     # Where the header cannot say how much follows, a player reads on to the end.
@@ -74,51 +81,57 @@ def write_stream(
     for chunk in _chunks(synthesizer, request, progress):
         file.write(io.to_pcm16(chunk.waveform).tobytes())
         file.flush()
-    return Written(_row(synthesizer, request, "-"))
+    return Delivery([Written(_row(synthesizer, request, "-"))], synthesizer.report)
 
 
 def write_clips(
     synthesizer: Synthesizer, requests: Sequence[Request], folder: Path, progress: Progress | None = None
-) -> list[Written]:
+) -> Delivery:
     """Speak each request into its own wav file in `folder`, beside a manifest with a JSON line each.
 
     A clip that cannot be written is reported in its row and the others go on; a full disk ends the
-    batch. Clips done before an interruption stay, with a manifest that names them.
+    batch (`check_delivery` raises what it ends with). Clips done before an interruption stay, with
+    a manifest that names them.
 
     Raises:
         ConfigError: a request does not fit the model; nothing is written.
-        OSError, WavegenError: not a single clip could be written.
     """
     total_samples(synthesizer, requests)  # checks them all
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Written] = []
+    reports = []
     try:
         for window in _windows(synthesizer, requests):
-            for outcome in _write_window(synthesizer, window, folder, progress):
-                written.append(outcome)
-                if outcome.error is not None and is_disk_full(outcome.error):
-                    return written
+            for clip in _write_window(synthesizer, window, folder, progress):
+                written.append(clip)
+            reports.append(synthesizer.report)
+            if is_disk_full(written[-1].error):
+                break
     finally:
-        if any(outcome.error is None for outcome in written):
+        if any(clip.error is None for clip in written):
             _write_manifest(folder / MANIFEST, written)
-    return written
+        elif is_new:
+            with suppress(OSError):
+                folder.rmdir()
+    return Delivery(written, sum(reports[1:], reports[0]))
 
 
-def check_written(written: Sequence[Written], num_requests: int) -> None:
+def check_delivery(delivery: Delivery, num_requests: int) -> None:
     """Raise what a batch that did not fully succeed ends with.
 
     Raises:
-        OSError, WavegenError: every clip failed; the first reason.
+        WavegenError, OSError: every clip failed; the first reason.
         PartialFailureError: some failed, or a full disk left some undone.
     """
-    failed = [outcome for outcome in written if outcome.error is not None]
+    failed = [clip for clip in delivery.clips if clip.error is not None]
     if not failed:
         return
     first = failed[0].error
     assert first is not None
-    if len(failed) == len(written):
+    done = len(delivery.clips) - len(failed)
+    if not done:
         raise first
-    done = len(written) - len(failed)
     raise PartialFailureError(
         f"{num_requests - done} of {num_requests} clips were not written; the first, "
         f"clip {failed[0].row['clip']}: {first}"
@@ -178,24 +191,21 @@ def _write_manifest(path: Path, written: Sequence[Written]) -> None:
 def _write_window(
     synthesizer: Synthesizer, window: Sequence[Request], folder: Path, progress: Progress | None
 ) -> Iterator[Written]:
+    """Speak and write; the last to be yielded is the one the disk was too full for."""
     if len(window) == 1:
-        yield _guarded(
-            synthesizer, window[0], folder, lambda path: write_clip(synthesizer, window[0], path, progress)
-        )
+        (request,) = window
+        yield _guarded(synthesizer, request, folder, lambda path: write_clip(synthesizer, request, path, progress))
         return
     for request, audio in zip(window, synthesizer.generate_batch(window), strict=True):
-        yield _guarded(synthesizer, request, folder, _saver(audio))
+        outcome = _guarded(synthesizer, request, folder, audio.save)
+        yield outcome
+        if is_disk_full(outcome.error):
+            return
         if progress:
             progress(audio.num_samples)
 
 
-def _saver(audio: AudioChunk) -> Callable[[Path], object]:
-    return lambda path: audio.save(path)
-
-
-def _guarded(
-    synthesizer: Synthesizer, request: Request, folder: Path, write: Callable[[Path], object]
-) -> Written:
+def _guarded(synthesizer: Synthesizer, request: Request, folder: Path, write: Callable[[Path], object]) -> Written:
     path = folder / clip_name(plan_clip(request, synthesizer.spec), request.clip)
     try:
         write(path)

@@ -96,9 +96,7 @@ def clip_samples(plans: Sequence[Plan], spec: ModelFolder) -> int:
     return sum(plan.num_samples for plan in plans) + pause_samples(spec) * (len(plans) - 1)
 
 
-def _plan_label(
-    request: Request, spec: ModelFolder, label: str | None, speaker: str | None, place: int
-) -> Plan:
+def _plan_label(request: Request, spec: ModelFolder, label: str | None, speaker: str | None, place: int) -> Plan:
     vocabulary, conditioning = spec.vocabulary, spec.model.conditioning
     label_id = None if label is None else vocabulary.label_id(label)
     speaker_id = None if speaker is None else vocabulary.speaker_id(speaker)
@@ -109,9 +107,7 @@ def _plan_label(
         intended = _usual_samples(spec, label_id, speaker_id, seed, stream)
     tail = round(TAIL_SECONDS * spec.audio.sample_rate) if conditioning.progress_steps else 0
     if intended < 1:
-        raise ConfigError(
-            f"seconds is {request.seconds}, less than one sample at {spec.audio.sample_rate} Hz"
-        )
+        raise ConfigError(f"seconds is {request.seconds}, less than one sample at {spec.audio.sample_rate} Hz")
     return Plan(
         label,
         speaker,
@@ -126,17 +122,13 @@ def _plan_label(
     )
 
 
-def _usual_samples(
-    spec: ModelFolder, label_id: int | None, speaker_id: int | None, seed: int, stream: int
-) -> int:
+def _usual_samples(spec: ModelFolder, label_id: int | None, speaker_id: int | None, seed: int, stream: int) -> int:
     durations = spec.vocabulary.durations
     if not durations:
         raise ConfigError(f'model "{spec.name}" knows no usual length; say how many seconds')
     # What the model is not told is averaged over.
     rows = durations if label_id is None else durations[label_id : label_id + 1]
-    cells = [
-        cell for row in rows for cell in (row if speaker_id is None else row[speaker_id : speaker_id + 1])
-    ]
+    cells = [cell for row in rows for cell in (row if speaker_id is None else row[speaker_id : speaker_id + 1])]
     shortest, longest = (sum(cell[quartile] for cell in cells) // len(cells) for quartile in (0, 2))
     share = float(uniform(seed, LENGTH_STREAM + stream, 0))
     return max(1, min(longest, shortest + int(share * (longest - shortest + 1))))
@@ -181,10 +173,5 @@ def _check(request: Request) -> None:
 
 
 def _number(name: str, value: object, wanted: str, fits: Callable[[float], bool]) -> None:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, Real)
-        or not math.isfinite(value)
-        or not fits(float(value))
-    ):
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or not fits(float(value)):
         raise ConfigError(f"{name} must be a number {wanted}, found {value!r}")

@@ -12,7 +12,7 @@ import numpy as np
 from wavegen.audio import io
 from wavegen.audio.atomic import atomic_write
 from wavegen.errors import MissingBackendError
-from wavegen.synth.files import Written, check_place
+from wavegen.synth.files import Delivery, check_place
 from wavegen.synth.plan import Request
 from wavegen.synth.synthesizer import Synthesizer
 
@@ -41,7 +41,7 @@ def plot_written(
     path: str | Path,
     synthesizer: Synthesizer,
     requests: Sequence[Request],
-    written: Sequence[Written],
+    delivery: Delivery,
     folder: Path | None = None,
 ) -> None:
     """Draw clips that were written; what went to stdout is spoken again, to the same samples.
@@ -50,16 +50,16 @@ def plot_written(
         folder: of a batch; None where the rows name the file itself.
     """
     pictures = []
-    for request, outcome in list(zip(requests, written, strict=False))[:MAX_CLIPS]:
-        if outcome.error is not None:
+    for request, clip in list(zip(requests, delivery.clips, strict=False))[:MAX_CLIPS]:
+        if clip.error is not None:
             continue
-        if outcome.row["path"] == "-":
+        if clip.row["path"] == "-":
             waveform = _beginning(synthesizer, request)
         else:
-            waveform, _ = io.load((folder or Path()) / outcome.row["path"])
-        title = ", ".join(
-            str(value) for value in (outcome.row["label"], request.speaker) if value is not None
-        )
+            waveform, _ = io.load((folder or Path()) / clip.row["path"])
+        label = clip.row["label"]
+        said = " ".join(label) if isinstance(label, list) else label
+        title = ", ".join(name for name in (said, clip.row["speaker"]) if name is not None)
         pictures.append((title or f"clip {request.clip}", waveform))
     if pictures:
         plot_clips(path, pictures, synthesizer.sample_rate)
@@ -96,9 +96,7 @@ def plot_clips(path: str | Path, clips: Sequence[tuple[str, np.ndarray]], sample
     height = 0.5 + 2.2 * rows
     figure = Figure(figsize=(width, height))
     # Margins in inches for the labels; matplotlib's own layouts take seconds for a full grid.
-    figure.subplots_adjust(
-        0.6 / width, 0.5 / height, 1 - 0.1 / width, 1 - 0.3 / height, wspace=0.15, hspace=0.5
-    )
+    figure.subplots_adjust(0.6 / width, 0.5 / height, 1 - 0.1 / width, 1 - 0.3 / height, wspace=0.15, hspace=0.5)
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for place, axis in enumerate(axes.flat):
         if place >= len(clips):

@@ -76,6 +76,14 @@ class Report:
         """Seconds of audio made in a second; higher is better."""
         return self.samples_per_second / self.sample_rate
 
+    def __add__(self, other: Report) -> Report:
+        """Both together, one after the other."""
+        return replace(
+            self,
+            num_samples=self.num_samples + other.num_samples,
+            wall_seconds=self.wall_seconds + other.wall_seconds,
+        )
+
     def __str__(self) -> str:
         return (
             f"{self.seconds:.2f} s of audio in {self.wall_seconds:.2f} s: "
@@ -97,7 +105,7 @@ class Synthesizer:
         self.spec: ModelFolder = loaded.spec
         self.model = loaded.model
         self.engine = build_engine(loaded.model, engine, precision, device)
-        self._report = Report(0, 0.0, self.sample_rate, self.engine.name, self.engine.precision)
+        self._report = self._no_report()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -177,13 +185,13 @@ class Synthesizer:
         return self.generate_batch(numbered(first, count))
 
     def generate_batch(self, requests: Iterable[Request]) -> list[AudioChunk]:
-        """A clip for each request, in their order; faster than one by one."""
+        """A clip for each request, in their order; the same clips as one by one."""
         clips = [plan_clip(request, self.spec) for request in requests]
         rows = [(number, place) for number, plans in enumerate(clips) for place in range(len(plans))]
         # Rows of like length share a batch: the engine runs each batch as long as its longest row.
         rows.sort(key=lambda row: clips[row[0]][row[1]].num_samples)
         spoken: dict[tuple[int, int], np.ndarray] = {}
-        self._restart_report()
+        self._report = self._no_report()
         for begin in range(0, len(rows), MAX_ROWS):
             batch = rows[begin : begin + MAX_ROWS]
             plans = [clips[number][place] for number, place in batch]
@@ -215,16 +223,14 @@ class Synthesizer:
         Raises:
             ConfigError: at the call, not at the first chunk.
         """
-        return self.stream_request(
-            Request(label, speaker, seconds, seed, clip, temperature, min_p), chunk_samples
-        )
+        return self.stream_request(Request(label, speaker, seconds, seed, clip, temperature, min_p), chunk_samples)
 
     def stream_request(self, request: Request, chunk_samples: int = BLOCK_SAMPLES) -> Iterator[AudioChunk]:
         """`stream` of a request."""
         if isinstance(chunk_samples, bool) or not isinstance(chunk_samples, int) or chunk_samples < 1:
             raise ConfigError(f"chunk_samples must be a whole number of at least 1, found {chunk_samples!r}")
         plans = plan_clip(request, self.spec)
-        self._restart_report()
+        self._report = self._no_report()
         return self._chunks(plans, chunk_samples)
 
     def _chunks(self, plans: Sequence[Plan], chunk_samples: int) -> Iterator[AudioChunk]:
@@ -262,7 +268,7 @@ class Synthesizer:
             num_samples = min(block_samples, remaining)
             codes = self.engine.step(state, num_samples)
             kept = sum(min(num_samples, max(0, plan.num_samples - done)) for plan in plans)
-            self._add_to_report(kept, time.perf_counter() - begin)
+            self._report += replace(self._no_report(), num_samples=kept, wall_seconds=time.perf_counter() - begin)
             yield codes
             done, remaining = done + num_samples, remaining - num_samples
             begin = time.perf_counter()
@@ -291,20 +297,11 @@ class Synthesizer:
             pieces += [self._pause(), waveform]
         return AudioChunk(np.concatenate(pieces), self.sample_rate)
 
-    def _restart_report(self) -> None:
-        self._report = replace(self._report, num_samples=0, wall_seconds=0.0)
-
-    def _add_to_report(self, num_samples: int, wall_seconds: float) -> None:
-        self._report = replace(
-            self._report,
-            num_samples=self._report.num_samples + num_samples,
-            wall_seconds=self._report.wall_seconds + wall_seconds,
-        )
+    def _no_report(self) -> Report:
+        return Report(0, 0.0, self.sample_rate, self.engine.name, self.engine.precision)
 
 
-def load(
-    model: str | Path, engine: str = "auto", precision: str = "auto", device: str | None = None
-) -> Synthesizer:
+def load(model: str | Path, engine: str = "auto", precision: str = "auto", device: str | None = None) -> Synthesizer:
     """A model ready to speak.
 
     Args:
