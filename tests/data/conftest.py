@@ -14,8 +14,9 @@ from wavegen.config import AudioConfig, MelSpec, PrepareConfig, Recipe, RNNConfi
 
 @pytest.fixture(scope="session")
 def make_recipe() -> Callable[..., Recipe]:
-    def make(quantization_channels: int = 256, mel: MelSpec | None = None, **prepare: object) -> Recipe:
-        audio = AudioConfig(sample_rate=8000, quantization_channels=quantization_channels, mel=mel)
+    def make(quantization_channels: int = 256, mel: MelSpec | None = None, sample_rate: int = 8000,
+             **prepare: object) -> Recipe:
+        audio = AudioConfig(sample_rate=sample_rate, quantization_channels=quantization_channels, mel=mel)
         return Recipe(name="test", audio=audio, prepare=PrepareConfig.model_validate(prepare),
                       model=RNNConfig(hidden_channels=8, output_channels=8), training=TrainingConfig(max_steps=1))
     return make

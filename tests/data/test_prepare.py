@@ -187,6 +187,8 @@ def test_no_usable_file_is_an_error(make_recipe, recordings, tmp_path):
         prepare(make_recipe(), tmp_path / "nowhere", tmp_path / "store", workers=0)
     with pytest.raises(ConfigError, match="workers must be 0 or more"):
         prepare(make_recipe(), recordings, tmp_path / "store", workers=-1)
+    with pytest.raises(ConfigError, match="sample_rate must lie in"):
+        prepare(make_recipe(sample_rate=100), recordings, tmp_path / "store", workers=0)
     assert not list(tmp_path.iterdir())
 
 

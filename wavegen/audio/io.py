@@ -79,10 +79,9 @@ def resample(waveform: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 
     Raises:
         AudioError: the result would have more than `MAX_FRAMES` samples.
+        ConfigError: `to_rate` makes no sense.
     """
-    if not MIN_SAMPLE_RATE <= to_rate <= MAX_SAMPLE_RATE:
-        raise ConfigError(f"sample_rate must lie in [{MIN_SAMPLE_RATE}, {MAX_SAMPLE_RATE}] Hz, "
-                          f"found {to_rate}")
+    check_sample_rate(to_rate)
     if from_rate == to_rate:
         return waveform
     if len(waveform) * to_rate > MAX_FRAMES * from_rate:
@@ -91,6 +90,13 @@ def resample(waveform: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 
     resampled: np.ndarray = soxr.resample(waveform, from_rate, to_rate, quality="HQ")
     return resampled.astype(np.float32, copy=False)
+
+
+def check_sample_rate(sample_rate: int) -> None:
+    """Refuse a rate nobody means: ConfigError."""
+    if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+        raise ConfigError(f"sample_rate must lie in [{MIN_SAMPLE_RATE}, {MAX_SAMPLE_RATE}] Hz, "
+                          f"found {sample_rate}")
 
 
 def save(path: str | Path, waveform: np.ndarray, sample_rate: int) -> None:

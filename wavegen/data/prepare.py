@@ -81,12 +81,13 @@ def prepare(recipe: Recipe, data_dir: str | Path, out_dir: str | Path, strict: b
 
     Raises:
         BadInputError: no recordings, none that can be used, or with `strict` one that cannot.
-        ConfigError: settings that cannot be met.
+        ConfigError: settings that cannot be met, such as two recordings of one id.
         StoreError: another store is in the way, or is being written by another process.
         WavegenError: the store cannot be written; nothing half-written is left.
     """
     out, data = Path(os.path.abspath(out_dir)), Path(data_dir)
     partial = out.with_name(f".{out.name}.partial")
+    io.check_sample_rate(recipe.audio.sample_rate)
     _check_free(out, recipe)
     try:
         partial.mkdir(parents=True, exist_ok=True)
@@ -111,7 +112,7 @@ def _prepare(recipe: Recipe, data: Path, out: Path, partial: Path, strict: bool,
     try:
         if (out / INFO).is_file():
             report = _unchanged(out, plan, strict)
-            shutil.rmtree(partial)
+            shutil.rmtree(partial, ignore_errors=True)
             return report
         with StoreWriter(partial, recipe.audio, recipe.prepare, plan.fingerprint) as writer:
             if strict:
@@ -134,7 +135,7 @@ def _prepare(recipe: Recipe, data: Path, out: Path, partial: Path, strict: bool,
         file.write((json.dumps(report, ensure_ascii=False, indent=1) + "\n").encode())
     os.replace(writer.folder, out)
     sync_folder(out.parent)
-    shutil.rmtree(partial)
+    shutil.rmtree(partial, ignore_errors=True)
     logger.info("%s: %d utterances, %d files left out", out, report["utterances"], report["num_skipped"])
     return {"status": "prepared", **report}
 
@@ -157,7 +158,7 @@ def _write_all(recipe: Recipe, data: Path, plan: Plan, writer: StoreWriter, stri
 
 
 def _refused(path: Path, reason: str) -> AudioError:
-    return AudioError(f"{path} cannot be used: {reason}; repair or remove it, "
+    return AudioError(f"{path} cannot be used: {reason}; repair or remove it, narrow prepare.glob, "
                       "or leave out --strict to skip such files")
 
 
@@ -206,7 +207,7 @@ def _read_clip(settings: Settings, path: str) -> Clip:
     clipped = levels.count_clipped(waveform)
     waveform = io.resample(waveform, rate, settings.sample_rate)
     if len(waveform) * 1000 < settings.sample_rate:
-        raise AudioError(f"too short: {len(waveform)} samples at {settings.sample_rate} Hz are less than 1 ms")
+        raise AudioError(f"too short: {len(waveform)} samples at {settings.sample_rate} Hz, less than 1 ms")
     waveform, gain, peak = levels.level(waveform, settings.sample_rate, settings.config)
     seconds, shortest, longest = (len(waveform) / settings.sample_rate, settings.config.min_seconds,
                                   settings.config.max_seconds)
