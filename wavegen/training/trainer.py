@@ -87,6 +87,9 @@ def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path |
     if training.threads:
         torch.set_num_threads(training.threads)
     torch.set_flush_denormal(True)
+    if training.precision == "bf16" and not _has_fast_bfloat16():
+        logger.warning("this machine has no bfloat16 instructions, so training.precision=bf16 is likely slower than "
+                       "training.precision=32 here")
     warnings.filterwarnings("ignore", module="lightning.*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
@@ -190,6 +193,10 @@ def _check_resumable(recipe: Recipe, saved: dict[str, object], store: Store, che
     if Recipe.model_validate(saved["recipe"]).model != recipe.model:
         raise ConfigError(f"{checkpoint} holds a model of another size than recipe {recipe.name}; "
                           "use the recipe it began with, or another --out")
+
+
+def _has_fast_bfloat16() -> bool:
+    return (torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _yaml(recipe: Recipe) -> str:
