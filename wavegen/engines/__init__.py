@@ -26,7 +26,8 @@ def build_engine(model: Any, engine: str = "auto", precision: str = "auto",
     """The engine that speaks with a model.
 
     Args:
-        model: from `wavegen.models.build_model`; its weights are copied.
+        model: from `wavegen.models.build_model`. The weights are copied; the conditioning network
+            is asked as it is when frames are needed.
         engine: "auto" takes the fastest that can run the model here and logs why; "reference" is
             plain torch; "numba" the fused CPU loop (WaveNet only).
         precision: "auto" or one of `PRECISIONS`.

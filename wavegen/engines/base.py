@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -64,10 +64,6 @@ class Rows:
         return uniform(self.seeds[:, None], self.streams[:, None],
                        np.arange(position, position + num_samples, dtype=np.uint64))
 
-    def repeated(self, index: Sequence[int]) -> Rows:
-        """The rows named by index."""
-        return replace(self, **{name: getattr(self, name)[list(index)] for name in self.__dataclass_fields__})
-
 
 def make_rows(batch_size: int, seeds: int | Sequence[int], streams: Sequence[int] | None,
               temperature: float | Sequence[float], min_p: float | Sequence[float]) -> Rows:
@@ -81,7 +77,7 @@ def make_rows(batch_size: int, seeds: int | Sequence[int], streams: Sequence[int
     streams = list(range(batch_size)) if streams is None else streams
     heat = _numbers("temperature", temperature, batch_size)
     if not (np.isfinite(heat).all() and (heat > 0).all()):
-        raise ConfigError(f"temperature must be above 0, found {temperature}; 1 is the model as it was trained")
+        raise ConfigError(f"temperature must be above 0, found {temperature}; 1 leaves the model as it is")
     least = _numbers("min_p", min_p, batch_size)
     if not ((least >= 0) & (least <= 1)).all():
         raise ConfigError(f"min_p must lie in [0, 1], found {min_p}; 0 drops no code")

@@ -44,7 +44,7 @@ class TableConditioning(Conditioning):
         array = np.asarray(table, np.float32)
         array = array[None] if array.ndim == 3 else array
         if array.ndim != 4 or 0 in array.shape:
-            raise ConfigError(f"a conditioning table has shape (B, frames, layers, columns), found {array.shape}")
+            raise ConfigError(f"a conditioning table is (B, frames, layers, columns), found {array.shape}")
         self.table, self.hop_length, self.batch_size = array, int(hop_length), array.shape[0]
 
     def frames(self, start: int, stop: int) -> Frames:
@@ -90,7 +90,7 @@ class FrameBlocks:
     def _checked(self, frames: Frames, first: int) -> Frames:
         wanted = (self.conditioning.batch_size, self.block_frames, *self.columns)
         if frames.shape != wanted:
-            raise ConfigError(f"the conditioning gives frames of shape {frames.shape}, the model needs {wanted}")
+            raise ConfigError(f"the conditioning gives frames {frames.shape}, the model needs {wanted}")
         if not np.isfinite(frames).all():
             row, frame, layer, _ = np.argwhere(~np.isfinite(frames))[0]
             raise BadInputError(f"the conditioning of row {row} is not finite at frame {first + frame}, "

@@ -83,7 +83,8 @@ class NumbaEngine(AbstractEngine):
     name = "numba"
     precision = "f32"
 
-    def __init__(self, network: Network, conditioning: Conditioning | None = None, kernels: str = "auto") -> None:
+    def __init__(self, network: Network, conditioning: Conditioning | None = None,
+                 kernels: str = "auto") -> None:
         self.network = network
         self.kernels, target = _choose(kernels)
         self.default_conditioning = conditioning or TableConditioning(
@@ -127,7 +128,7 @@ class NumbaEngine(AbstractEngine):
         return self.force(self.start(len(forced), conditioning), forced)
 
     def force(self, state: State, codes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Feed codes int64 (B, n) in place of drawn ones; the logits float32 (B, n, Q) that predicted them."""
+        """Feed codes int64 (B, n) in place of drawn ones; logits float32 (B, n, Q) that predict them."""
         _, logits = self._run(state, codes.shape[1], np.zeros((len(codes), 0), np.float32), codes, True)
         return logits
 
@@ -148,23 +149,24 @@ class NumbaEngine(AbstractEngine):
     def _run(self, state: State, num_samples: int, uniforms: NDArray[np.float32], forced: NDArray[np.int64],
              want_logits: bool) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         if not isinstance(state, NumbaState):
-            raise ConfigError(f"the state is a {type(state).__name__}, of another engine; use {self.name}'s start()")
+            raise ConfigError(f"the state is a {type(state).__name__}; the numba engine needs one of its own start()")
         packed, batch = self.packed, state.batch_size
         codes = np.zeros((batch, num_samples), np.int64)
-        logits = np.zeros((batch, num_samples if want_logits else 0, self.network.quantization_channels), np.float32)
+        width = self.network.quantization_channels
+        logits = np.zeros((batch, num_samples if want_logits else 0, width), np.float32)
         done = 0
         while done < num_samples:
             table, first_frame, end = state.blocks.at(state.position)
             stop = min(num_samples, done + end - state.position)
             part = np.zeros((batch, stop - done), np.int64)
-            some_logits = np.zeros((batch, stop - done if want_logits else 0, logits.shape[2]), np.float32)
+            some_logits = np.zeros((batch, stop - done if want_logits else 0, width), np.float32)
             self._generate(
                 packed.sizes, packed.weights, packed.embedding, packed.decode, packed.dilations, packed.scale,
                 state.rings, state.cursors, state.history, state.previous, table,
                 state.blocks.conditioning.hop_length, first_frame, state.position, state.rows.seeds,
                 state.rows.streams, state.inverse_temperature, state.min_p,
-                np.ascontiguousarray(uniforms[:, done:stop]), np.ascontiguousarray(forced[:, done:stop]), part,
-                some_logits, state.scratch)
+                np.ascontiguousarray(uniforms[:, done:stop]), np.ascontiguousarray(forced[:, done:stop]),
+                part, some_logits, state.scratch)
             codes[:, done:stop] = part
             if want_logits:
                 logits[:, done:stop] = some_logits
@@ -181,8 +183,8 @@ def _choose(kernels: str) -> tuple[str, host.Target]:
                           f"{did_you_mean(wanted, KERNELS)}")
     target = None if numba.config.DISABLE_JIT else host.vector_target()
     if wanted == "vector" and target is None:
-        raise EngineUnavailableError('the vector kernels need AVX-512, AVX2 with FMA, or NEON, and Numba\'s compiler; '
-                                     'use kernels="plain"')
+        raise EngineUnavailableError("the vector kernels need AVX-512, AVX2 with FMA, or NEON, and Numba's "
+                                     'compiler; use kernels="plain"')
     if wanted == "plain" or target is None:
         logger.info("numba engine: plain loops, slower than the vector kernels (%s)",
                     "asked for" if wanted == "plain" else "this CPU has no known vector target")

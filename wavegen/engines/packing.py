@@ -93,7 +93,7 @@ def make_network(parameters: Mapping[str, Any], config: WaveNetConfig) -> Networ
             raise ModelFileError(f'the model has no parameter "{name}"')
         array = np.ascontiguousarray(parameters[name], np.float32)
         if array.shape != shape:
-            raise ModelFileError(f'parameter "{name}" has shape {array.shape}, the configuration needs {shape}')
+            raise ModelFileError(f'parameter "{name}" is {array.shape}, the configuration needs {shape}')
         if not np.isfinite(array).all():
             raise ModelFileError(f'parameter "{name}" holds NaN or infinity; the training has diverged, '
                                  f'use an earlier checkpoint')

@@ -41,6 +41,7 @@ class Stepper(ABC):
     """One sample of BLOCK_ROWS rows of one model family."""
 
     columns: tuple[int, int]  # layers and columns of a conditioning frame
+    device: torch.device
     silence: int
     quantization_channels: int
 
@@ -49,7 +50,8 @@ class Stepper(ABC):
         """Memory of BLOCK_ROWS rows before the first sample: tensors and lists of tensors."""
 
     @abstractmethod
-    def step(self, memory: dict[str, Any], previous: Tensor, frame: Tensor, t: int, trace: Trace | None) -> Tensor:
+    def step(self, memory: dict[str, Any], previous: Tensor, frame: Tensor, t: int,
+             trace: Trace | None) -> Tensor:
         """Logits (BLOCK_ROWS, Q) of sample t.
 
         Args:
@@ -64,7 +66,7 @@ class WaveNetStepper(Stepper):
     """See `wavegen.models.WaveNet` for the formulas."""
 
     def __init__(self, network: Network, dtype: torch.dtype, device: torch.device) -> None:
-        self.network, self.dtype, self.device = network, dtype, device
+        self.network, self.device = network, device
         self.columns = (network.num_layers, 2 * network.residual_channels)
         self.quantization_channels = network.quantization_channels
         self.silence = silence_code(network.quantization_channels)
@@ -75,11 +77,13 @@ class WaveNetStepper(Stepper):
     def start(self) -> dict[str, Any]:
         network, past = self.network, self.network.kernel_size - 1
         codes = max(network.input_kernel_size, network.input_taps)
+        like = self.p["embedding"]
         return {"codes": torch.full((BLOCK_ROWS, codes), self.silence, device=self.device),
-                "rings": [torch.zeros(past * dilation, BLOCK_ROWS, network.residual_channels, dtype=self.dtype,
-                                      device=self.device) for dilation in network.dilations]}
+                "rings": [like.new_zeros(past * dilation, BLOCK_ROWS, network.residual_channels)
+                          for dilation in network.dilations]}
 
-    def step(self, memory: dict[str, Any], previous: Tensor, frame: Tensor, t: int, trace: Trace | None) -> Tensor:
+    def step(self, memory: dict[str, Any], previous: Tensor, frame: Tensor, t: int,
+             trace: Trace | None) -> Tensor:
         network, p = self.network, self.p
         memory["codes"] = torch.cat([previous[:, None], memory["codes"][:, :-1]], dim=1)  # newest first
         h = p["embedding"][0][memory["codes"][:, 0]]
@@ -127,7 +131,8 @@ class RNNStepper(Stepper):
     def start(self) -> dict[str, Any]:
         return {"hidden": self.model.initial_state(BLOCK_ROWS)}
 
-    def step(self, memory: dict[str, Any], previous: Tensor, frame: Tensor, t: int, trace: Trace | None) -> Tensor:
+    def step(self, memory: dict[str, Any], previous: Tensor, frame: Tensor, t: int,
+             trace: Trace | None) -> Tensor:
         logits, memory["hidden"] = self.model.step(previous, memory["hidden"], frame[:, 0])
         if trace is not None:
             trace |= {"h": memory["hidden"][:, None]}
@@ -169,7 +174,8 @@ class ReferenceEngine(AbstractEngine):
 
     def start(self, batch_size: int = 1, conditioning: Conditioning | None = None,
               seeds: int | Sequence[int] = 0, streams: Sequence[int] | None = None,
-              temperature: float | Sequence[float] = 1.0, min_p: float | Sequence[float] = 0.0) -> ReferenceState:
+              temperature: float | Sequence[float] = 1.0,
+              min_p: float | Sequence[float] = 0.0) -> ReferenceState:
         rows = make_rows(batch_size, seeds, streams, temperature, min_p)
         conditioning = conditioning or self.default_conditioning
         check_conditioning(conditioning, batch_size)
@@ -193,13 +199,15 @@ class ReferenceEngine(AbstractEngine):
         forced = check_codes(codes, self.stepper.quantization_channels)
         state = self.start(len(forced), conditioning)
         _, traces = self._run(state, forced.shape[1], None, forced)
-        return {name: np.stack([trace[name] for trace in traces], axis=1) for name in traces[0]} if traces else {
-            "logits": np.zeros((*forced.shape, self.stepper.quantization_channels))}
+        if not traces:
+            return {"logits": np.zeros((*forced.shape, self.stepper.quantization_channels))}
+        return {name: np.stack([trace[name] for trace in traces], axis=1) for name in traces[0]}
 
     def _run(self, state: State, num_samples: int, uniforms: ArrayLike | None,
              forced: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], list[dict[str, NDArray[Any]]]]:
         if not isinstance(state, ReferenceState):
-            raise ConfigError(f"the state is a {type(state).__name__}, of another engine; use {self.name}'s start()")
+            raise ConfigError(f"the state is a {type(state).__name__}; the reference engine needs one of its "
+                              f"own start()")
         if uniforms is None:
             uniforms = state.rows.uniforms(state.position, num_samples)
         given = check_uniforms(uniforms, state.batch_size, num_samples)
@@ -250,7 +258,8 @@ def reference_engine(model: Any, network: Network | None, conditioning: Conditio
     """
     precision = "f64" if precision == "auto" else precision
     if precision not in DTYPES:
-        raise ConfigError(f'the reference engine has no precision "{precision}"; {did_you_mean(precision, DTYPES)}')
+        raise ConfigError(f'the reference engine has no precision "{precision}"; '
+                          f"{did_you_mean(precision, DTYPES)}")
     place = _device(device)
     stepper: Stepper
     if network is not None:
@@ -266,7 +275,8 @@ def _device(name: str | None) -> torch.device:
     except RuntimeError:
         raise ConfigError(f'no device "{name}"; give "cpu", "cuda" or "cuda:1"') from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise EngineUnavailableError(f'device "{name}" was asked for, but torch finds no NVIDIA GPU here; use "cpu"')
+        raise EngineUnavailableError(f'device "{name}" was asked for, but torch finds no NVIDIA GPU here; '
+                                     f'use "cpu"')
     return device
 
 

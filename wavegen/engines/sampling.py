@@ -19,7 +19,8 @@ from wavegen_kernels.philox import uniform
 __all__ = ["draw", "margin", "probabilities", "uniform"]
 
 
-def probabilities(logits: ArrayLike, temperature: ArrayLike = 1.0, min_p: ArrayLike = 0.0) -> NDArray[np.float64]:
+def probabilities(logits: ArrayLike, temperature: ArrayLike = 1.0,
+                  min_p: ArrayLike = 0.0) -> NDArray[np.float64]:
     """Unnormalised probabilities float64 (B, Q), the largest 1, from logits (B, Q)."""
     values = np.asarray(logits, np.float64)
     p = np.exp((values - values.max(-1, keepdims=True)) / np.asarray(temperature, np.float64).reshape(-1, 1))

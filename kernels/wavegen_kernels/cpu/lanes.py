@@ -1,8 +1,8 @@
 """Lane operations: the small vocabulary every CPU micro-kernel is written in.
 
 A lane vector is `<16 x float>` LLVM IR: one 512-bit register on AVX-512, two on AVX2, four on NEON.
-Only IEEE operations with a fixed order are used (fma, add, mul, div, round to nearest), so the same
-kernel gives the same bits on every CPU it runs on. Addresses are integers, offsets are bytes.
+Only IEEE operations in a fixed order are used (fma, add, mul, div, round to nearest) and no fast-math,
+so a kernel's result depends on its shape and inputs only. Offsets are bytes.
 """
 
 from __future__ import annotations

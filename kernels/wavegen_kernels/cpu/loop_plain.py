@@ -27,48 +27,39 @@ _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 @njit(nogil=True, error_model="numpy")
-def panel_vectors(vectors: Any, limit: Any) -> Any:
-    """Twin of `layout.panel_width`."""
+def panel_width(outputs: Any, limit: Any) -> Any:
+    """Outputs in a panel; twin of `layout.panel_width`."""
+    vectors = outputs // LANES
     width = min(vectors, limit)
     while vectors % width:
         width -= 1
-    return width
+    return width * LANES
 
 
 @njit(nogil=True, error_model="numpy", fastmath={"contract"})
-def add_product(out: Any, weights: Any, inputs: Any, width: Any) -> None:
-    """out += inputs @ weights, the weights in panels of `width` outputs."""
-    depth = inputs.shape[0]
-    for panel in range(out.shape[0] // width):
-        sums = out[panel * width:(panel + 1) * width]
-        for k in range(0, depth, UNROLL):
+def add_product(out: Any, outputs: Any, weights: Any, at: Any, inputs: Any, first: Any, depth: Any,
+                width: Any) -> None:
+    """out[:outputs] += inputs[first:first + depth] @ weights, which begin at `at`, in panels of `width`."""
+    for start in range(0, outputs, width):
+        for k in range(first, first + depth, UNROLL):
             x0, x1, x2, x3 = inputs[k], inputs[k + 1], inputs[k + 2], inputs[k + 3]
-            rows = weights[(panel * depth + k) * width:(panel * depth + k + UNROLL) * width]
             for j in range(width):
-                sums[j] += (rows[j] * x0 + rows[width + j] * x1
-                            + rows[2 * width + j] * x2 + rows[3 * width + j] * x3)
+                out[start + j] += (weights[at + j] * x0 + weights[at + width + j] * x1
+                                   + weights[at + 2 * width + j] * x2 + weights[at + 3 * width + j] * x3)
+            at += UNROLL * width
 
 
 @njit(nogil=True, error_model="numpy", fastmath={"contract"})
-def gate(z: Any, a: Any, width: Any) -> None:
-    """z = tanh(u) sigmoid(v); a panel of `width` outputs holds sixteen u, then the sixteen v beside them."""
-    for i in range(z.shape[0]):
-        vector, lane = i // LANES, i % LANES
-        u = a[2 * vector * LANES + lane]
-        v = a[(2 * vector + 1) * LANES + lane]
-        z[i] = np.float32(math.tanh(u)) / (_ONE + np.float32(math.exp(-v)))
-
-
-@njit(nogil=True, error_model="numpy", fastmath={"contract"})
-def dense(out: Any, weights: Any, inputs: Any, limit: Any, rectify: Any) -> None:
-    """out = bias + inputs @ weights, then relu if wanted; the bias lies before the weights."""
-    size = out.shape[0]
-    out[:] = weights[:size]
-    add_product(out, weights[size:size + size * inputs.shape[0]], inputs,
-                panel_vectors(size // LANES, limit) * LANES)
+def dense(out: Any, outputs: Any, weights: Any, at: Any, inputs: Any, depth: Any, limit: Any,
+          rectify: Any) -> Any:
+    """out = bias + inputs @ weights, then relu if wanted; returns where the next weights begin."""
+    for j in range(outputs):
+        out[j] = weights[at + j]
+    add_product(out, outputs, weights, at + outputs, inputs, 0, depth, panel_width(outputs, limit))
     if rectify:
-        for j in range(size):
+        for j in range(outputs):
             out[j] = max(out[j], _ZERO)
+    return at + outputs + outputs * depth
 
 
 @njit(nogil=True, error_model="numpy")
@@ -77,7 +68,8 @@ def exponentials(e: Any, sums: Any, logits: Any, rate: Any, least: Any) -> None:
     top = logits[0]
     for c in range(logits.shape[0]):
         top = max(top, logits[c])
-    sums[:] = _ZERO
+    for lane in range(LANES):
+        sums[lane] = _ZERO
     for c in range(logits.shape[0]):
         p = np.float32(math.exp((logits[c] - top) * rate))
         if p < least:
@@ -94,59 +86,59 @@ def generate(sizes: Any, weights: Any, embedding: Any, decode: Any, dilations: A
     """Advance every row by codes.shape[1] samples; see `signature.py` for the arguments."""
     layers, size, skip_size, output_size, code_size = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
     past, taps, squash, limit = sizes[5] - 1, sizes[7], sizes[8], sizes[9]
-    count = code_size // LANES
-    pair_width = 2 * panel_vectors(size // LANES, max(1, limit // 2)) * LANES
-    residual_width = panel_vectors(size // LANES, limit) * LANES
-    gate_size, residual_size = (past + 1) * size * 2 * size, size + size * size
+    count, gate_width = code_size // LANES, 2 * panel_width(size, max(1, limit // 2))
 
-    x, a = np.zeros((past + 1) * size, np.float32), np.zeros(2 * size, np.float32)
-    h = x[past * size:]
-    z = np.zeros(layers * size, np.float32)
+    window, x = np.zeros(taps, np.float32), np.zeros((past + 1) * size, np.float32)
+    a, h, z = np.zeros(2 * size, np.float32), np.zeros(size, np.float32), np.zeros(layers * size, np.float32)
     s, o = np.zeros(skip_size, np.float32), np.zeros(output_size, np.float32)
-    raw, e, sums = np.zeros(code_size, np.float32), np.zeros(code_size, np.float32), np.zeros(LANES, np.float32)
+    raw, e = np.zeros(code_size, np.float32), np.zeros(code_size, np.float32)
+    sums = np.zeros(LANES, np.float32)
     for row in range(codes.shape[0]):
         code, older = previous[row, 0], previous[row, 1]
         frames = row if table.shape[0] > 1 else 0
         for i in range(codes.shape[1]):
             t = position + i
-            condition = table[frames, t // hop - first_frame]
-            h[:] = embedding[0, code]
-            if embedding.shape[0] > 1:
-                h += embedding[1, older]
-            at = taps * size
-            if taps > 0:
-                newest = taps - 1 - t % taps
-                add_product(h, weights[:at], history[row, newest:newest + taps], residual_width)
+            frame = t // hop - first_frame
+            for j in range(size):
+                h[j] = embedding[0, code, j]
+                if embedding.shape[0] > 1:
+                    h[j] += embedding[1, older, j]
+            for j in range(taps):
+                window[j] = history[row, taps - 1 - t % taps + j]
+            add_product(h, size, weights, 0, window, 0, taps, panel_width(size, limit))
+            at, ring = taps * size, 0
             if squash:
                 for j in range(size):
                     h[j] = math.tanh(h[j])
-            start = 0
             for index in range(layers):
                 length, slot = past * dilations[index], cursors[row, index]
-                ring = rings[row, start:start + length * size].reshape(length, size)
                 for tap in range(past):
-                    x[tap * size:(tap + 1) * size] = ring[(slot + tap * dilations[index]) % length]
-                # The oldest tap has been read, and its slot now takes the newest input.
-                ring[slot] = h
-                cursors[row, index] = (slot + 1) % length
-                start += length * size
+                    read = ring + (slot + tap * dilations[index]) % length * size
+                    for j in range(size):
+                        x[tap * size + j] = rings[row, read + j]
                 for j in range(size):
-                    first = 2 * (j // LANES) * LANES + j % LANES
-                    a[first], a[first + LANES] = condition[index, j], condition[index, size + j]
-                add_product(a, weights[at:at + gate_size], x, pair_width)
-                at += gate_size
-                gated = z[index * size:(index + 1) * size]
-                gate(gated, a, pair_width)
+                    # The oldest tap has been read, and its slot now takes the newest input.
+                    rings[row, ring + slot * size + j] = h[j]
+                    x[past * size + j] = h[j]
+                    # Sixteen u lie beside the sixteen v of the same channels.
+                    first = 2 * j - j % LANES
+                    a[first] = table[frames, frame, index, j]
+                    a[first + LANES] = table[frames, frame, index, size + j]
+                cursors[row, index] = (slot + 1) % length
+                ring += length * size
+                add_product(a, 2 * size, weights, at, x, 0, (past + 1) * size, gate_width)
+                at += (past + 1) * size * 2 * size
+                for j in range(size):
+                    u, v = a[2 * j - j % LANES], a[2 * j - j % LANES + LANES]
+                    z[index * size + j] = np.float32(math.tanh(u)) / (_ONE + np.float32(math.exp(-v)))
                 if index < layers - 1:
                     for j in range(size):
                         h[j] = scale[0] * h[j] + weights[at + j]
-                    add_product(h, weights[at + size:at + residual_size], gated, residual_width)
-                    at += residual_size
-            dense(s, weights[at:], z, limit, True)
-            at += skip_size + skip_size * layers * size
-            dense(o, weights[at:], s, limit, True)
-            at += output_size + output_size * skip_size
-            dense(raw, weights[at:], o, limit, False)
+                    add_product(h, size, weights, at + size, z, index * size, size, panel_width(size, limit))
+                    at += size + size * size
+            at = dense(s, skip_size, weights, at, z, layers * size, limit, True)
+            at = dense(o, output_size, weights, at, s, skip_size, limit, True)
+            dense(raw, code_size, weights, at, o, output_size, limit, False)
             if logits.shape[1] > 0:
                 for c in range(logits.shape[2]):
                     logits[row, i, c] = raw[(c % count) * LANES + c // count]

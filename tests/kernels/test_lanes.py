@@ -1,0 +1,109 @@
+"""The vocabulary against numpy, and what it becomes on processors that are not here."""
+
+from __future__ import annotations
+
+import re
+
+import llvmlite.binding as llvm
+import numpy as np
+import pytest
+from llvmlite import ir
+from numba import njit
+
+from wavegen_kernels.cpu import host
+from wavegen_kernels.cpu.lanes import POINTER, VECTOR, Lanes, address_kernel
+from wavegen_kernels.cpu.layout import make_shape, padded, panel_width
+from wavegen_kernels.cpu.micro import matvec
+
+needs_vectors = pytest.mark.skipif(host.vector_target() is None, reason="no vector instruction set known here")
+
+
+def _functions(lanes, x, y, out):
+    u, v = lanes.load(x), lanes.load(y)
+    for place, value in enumerate((lanes.exp2(u), lanes.tanh(u), lanes.gate(u, v), lanes.largest(u))):
+        lanes.store(value, out, VECTOR * place)
+
+
+_functions_kernel = address_kernel(3, _functions)
+
+
+@njit
+def _evaluate(x, y, out):
+    for i in range(x.shape[0]):
+        _functions_kernel(x[i].ctypes.data, y[i].ctypes.data, out[i].ctypes.data)
+
+
+@needs_vectors
+def test_functions_are_accurate_to_float32():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(-1, 1, 4000), rng.uniform(-30, 30, 4000), [0.0, -0.0, 1e-8, 100.0] * 4])
+    x = np.ascontiguousarray(np.resize(x, (500, 16)), np.float32)
+    y = rng.uniform(-40, 40, x.shape).astype(np.float32)
+    out = np.full((len(x), 4, 16), np.nan, np.float32)
+    _evaluate(x, y, out)
+    u, v = x.astype(float), y.astype(float)
+    assert np.abs(out[:, 0] / 2**u - 1).max() < 3e-7
+    assert np.abs(out[:, 1] - np.tanh(u)).max() < 3e-7
+    assert np.abs(out[:, 2] - np.tanh(u) / (1 + np.exp(-v))).max() < 3e-7
+    assert np.array_equal(out[:, 3], np.repeat(x.max(1, keepdims=True), 16, 1))
+
+
+def _assembly(triple: str, cpu: str, features: str, registers: int) -> str:
+    """A matrix-vector product and a gate compiled for another processor."""
+    shape = make_shape(2, 64, 64, 64, 64, 2, 2, 0, False, registers)
+    module = ir.Module("m")
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, POINTER, POINTER]), "f")
+    lanes = Lanes(ir.IRBuilder(function.append_basic_block()))
+    weights, x, out = function.args
+    width = 2 * shape.gate_pairs
+    sums = matvec(lanes, shape, weights, x, [lanes.load(out, VECTOR * j) for j in range(width)], 64)
+    for j in range(width // 2):
+        lanes.store(lanes.gate(sums[2 * j], sums[2 * j + 1]), out, VECTOR * j)
+    lanes.builder.ret_void()
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features, opt=3)
+    module.triple = triple
+    parsed = llvm.parse_assembly(str(module))
+    parsed.verify()
+    return str(machine.emit_assembly(parsed))
+
+
+def test_avx2_gets_256_bit_multiply_adds_and_no_library_call():
+    text = _assembly("x86_64-unknown-linux-gnu", "haswell", "", host.TARGETS["avx2"].registers)
+    assert len(re.findall(r"vfmadd\w+ps.*%ymm", text)) > 16 and "zmm" not in text and "call" not in text
+
+
+def test_avx512_gets_512_bit_multiply_adds_only():
+    text = _assembly("x86_64-unknown-linux-gnu", "skylake-avx512", "", host.TARGETS["avx512"].registers)
+    assert len(re.findall(r"vfmadd\w+ps.*%zmm", text)) >= 16 and "ymm" not in text and "call" not in text
+    loop = re.search(r"\.LBB0_1:.*?\bj[a-z]+\s+\.LBB0_1", text, re.DOTALL)
+    assert loop is not None and not re.search(r"\(%rsp", loop.group()), "the inner loop spills registers"
+
+
+def test_neon_gets_vector_multiply_adds():
+    text = _assembly("aarch64-unknown-linux-gnu", "neoverse-n1", "", host.TARGETS["neon"].registers)
+    assert len(re.findall(r"fmla\s+v\d+\.4s", text)) > 16 and not re.search(r"\bbl\b", text)
+
+
+def test_targets_follow_the_features_numba_compiles_for(monkeypatch):
+    def found(triple, name, *features):
+        monkeypatch.setattr(host, "machine", lambda: (triple, name, ",".join(features)))
+        return host.vector_target()
+
+    x86, full = "x86_64-unknown-linux-gnu", ("+avx512f", "+avx512vl", "+avx512bw", "+avx512dq", "+avx2", "+fma")
+    assert found(x86, "icelake-server", *full) == host.TARGETS["avx512"]
+    assert found(x86, "znver5", *full).prefetch == host.ZEN_PREFETCH
+    assert found(x86, "haswell", "+avx2", "+fma", "-avx512f").name == "avx2"
+    assert found(x86, "skylake-avx512", "") is None  # the features were hidden from Numba on purpose
+    assert found("aarch64-unknown-linux-gnu", "neoverse-n1", "+neon").name == "neon"
+    assert found("riscv64-unknown-linux-gnu", "generic", "+v") is None
+
+
+@pytest.mark.parametrize("limit", [1, 2, 4, 8])
+def test_padding_gives_whole_panels_and_little_waste(limit):
+    for channels in range(1, 600):
+        size = padded(channels, limit)
+        assert size >= channels and size % 16 == 0
+        assert size - channels < 16 * max(2, limit)
+        assert panel_width(size // 16, limit) * 2 >= min(limit, size // 16)
