@@ -17,6 +17,7 @@ from wavegen.audio.atomic import atomic_write
 from wavegen.errors import WavegenError
 from wavegen.evaluate import evaluate, summary
 
+HISSING = ("6",)
 JUDGES = Path(__file__).resolve().parent / "judges"
 
 
@@ -45,6 +46,10 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     print(summary(report))
+    if report["generated"] is not None:
+        noisy = [clip for clip in report["generated"]["faulty"] if "noise_like" in clip["faults"]]
+        others = sum(clip["label"] not in HISSING for clip in noisy) / report["generated"]["clips"]
+        print(f"noise-like without {', '.join(HISSING)}, which is mostly hiss by nature: {others:.1%}")
     return 0
 
 

@@ -33,6 +33,14 @@ def test_all_figures_are_there_and_plain(report, store):
     assert report["store_digest"] == store.digest and report["machine"]["cpu"]
 
 
+def test_faulty_clips_are_named(report):
+    faulty = report["generated"]["faulty"]
+    assert all(clip["label"] in "012" and clip["speaker"] in ("anna", "ben") for clip in faulty)
+    for fault in ("silent", "noise_like", "unended"):
+        share = sum(fault in clip["faults"] for clip in faulty) / report["generated"]["clips"]
+        assert share == pytest.approx(report["generated"][fault], abs=1e-4)
+
+
 def test_recordings_have_no_end_to_judge(report):
     assert report["recordings"]["test"]["unended"] is None
     assert 0 <= report["generated"]["unended"] <= 1

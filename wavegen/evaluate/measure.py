@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from wavegen.metrics.bits import bits_per_sample
 from wavegen.metrics.clips import ClipCheck, check_clip, rates
 from wavegen.metrics.frechet import frechet_distance
 from wavegen.metrics.judge import Judge, Verdict, load_judges
-from wavegen.synth import Synthesizer, load
+from wavegen.synth import Request, Synthesizer, load
 
 MAX_REAL_CLIPS = 2000  # of a split, when recordings are heard for comparison
 
@@ -127,6 +127,7 @@ def evaluate(
     report["generated"] = _speed(spoken, seeds, temperature, min_p) | _figures(
         generated, synthesizer, reference
     )
+    report["generated"]["faulty"] = _faulty(requests, generated.checks)
     report["recordings"][split] = _figures(reference, data)
     if len(train) and split != "train":
         # As many training clips: the distance a perfect model could be expected to have.
@@ -217,6 +218,15 @@ def _figures(heard: Heard, names: Synthesizer | Store, reference: Heard | None =
             found["frechet_distance"] = frechet_distance(verdict.features, reference.verdicts[name].features)
         figures["judges"][name] = _rounded(found)
     return figures
+
+
+def _faulty(requests: Sequence[Request], checks: Sequence[ClipCheck]) -> list[dict[str, Any]]:
+    """The clips with a fault, as they can be spoken again."""
+    return [
+        {"label": request.label, "speaker": request.speaker, "seed": request.seed, "faults": list(check.faults)}
+        for request, check in zip(requests, checks, strict=True)
+        if check.faults
+    ]
 
 
 def _by_group(right: np.ndarray, ids: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:

@@ -93,16 +93,7 @@ def _faults(
     verdicts: Mapping[str, Verdict],
     synthesizer: Synthesizer,
 ) -> str:
-    check = checks[i]
-    faults = [
-        word
-        for word, found in (
-            ("silent", check.is_silent),
-            ("noise-like", check.is_noise_like),
-            ("unended", check.is_unended),
-        )
-        if found
-    ]
+    faults = [fault.replace("_", "-") for fault in checks[i].faults]
     for name, verdict in verdicts.items():
         for meant, names, heard in (
             (spoken.label_ids[i], synthesizer.labels, verdict.labels),

@@ -17,6 +17,7 @@ SILENT_PEAK = 0.1  # full scale 1
 NOISE_FLATNESS = 0.3
 UNENDED_PEAK = 0.02  # full scale 1
 UNENDED_SECONDS = 0.02  # at the end of the clip
+FAULTS = ("silent", "noise_like", "unended")
 FRAME_SECONDS = 0.032
 QUIET_FRAME = 1e-4  # of the power of the loudest frame; a quieter frame has no say in the flatness
 
@@ -46,6 +47,11 @@ class ClipCheck:
     @property
     def is_unended(self) -> bool:
         return self.end_peak > UNENDED_PEAK
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Those of `FAULTS` it has."""
+        return tuple(fault for fault in FAULTS if getattr(self, f"is_{fault}"))
 
 
 def check_clip(waveform: np.ndarray, sample_rate: int) -> ClipCheck:
@@ -88,10 +94,6 @@ def spectral_flatness(waveform: np.ndarray, sample_rate: int) -> float:
 
 
 def rates(checks: Sequence[ClipCheck]) -> dict[str, float]:
-    """Share of clips that are silent, noise-like and unended."""
+    """Share of clips that have each of `FAULTS`."""
     count = max(1, len(checks))
-    return {
-        "silent": sum(check.is_silent for check in checks) / count,
-        "noise_like": sum(check.is_noise_like for check in checks) / count,
-        "unended": sum(check.is_unended for check in checks) / count,
-    }
+    return {fault: sum(fault in check.faults for check in checks) / count for fault in FAULTS}
