@@ -81,7 +81,9 @@ def _cumulative(shape, x):  # type: ignore[no-untyped-def]
 
 
 @njit(**_JIT)
-def _clip_bits(codes, starts, values, silence, edges, order, forgetting, scales, share, regularisation):  # type: ignore[no-untyped-def]
+def _clip_bits(  # type: ignore[no-untyped-def]
+    codes, starts, values, silence, edges, order, forgetting, scales, share, regularisation
+):
     num_codes, num_clips = len(values), len(starts) - 1
     num_experts = len(scales) * NUM_SHAPES + 1
     bits = np.zeros(num_clips)
