@@ -9,6 +9,8 @@ import pytest
 
 from helpers import write_tones
 from wavegen.config import load_recipe
+from wavegen.data.prepare import prepare
+from wavegen.data.store import Store
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RECIPES = sorted(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("recipes/**/*.yaml"))
@@ -32,10 +34,18 @@ def test_a_recipe_is_read_and_says_what_it_costs(path):
 
 
 @pytest.mark.parametrize("path", RECIPES)
+@pytest.mark.parametrize("below", [".", "recordings"])
+def test_a_recipe_finds_the_recordings_at_either_folder(path, below, tmp_path):
+    recipe = load_recipe(REPOSITORY / path)
+    data = write_tones(tmp_path / "data", ("7",), recipe.prepare.speakers or ("anna",), takes=(0, 5))
+    prepare(recipe, data / below, tmp_path / "store", workers=1, progress=False)
+    store = Store.open(tmp_path / "store")
+    assert len(store.rows("train")) == len(store.rows("test")) == len(store.speakers)
+
+
+@pytest.mark.parametrize("path", RECIPES)
 def test_a_recipe_trains_for_two_steps(path, tmp_path):
     training = pytest.importorskip("wavegen.training", reason="the train extra is not installed")
-    from wavegen.data.prepare import prepare
-
     recipe = load_recipe(REPOSITORY / path, SMALL)
     labels, speakers = recipe.prepare.labels or ("0", "1"), recipe.prepare.speakers or ("anna", "ben")
     data = write_tones(tmp_path / "data", labels[:3], speakers[:2], takes=(0, 5, 6))
