@@ -28,6 +28,7 @@ help:
 
 demo: $(BASE)
 	$(BIN)/wavegen synth digits --label 3,1,4,1,5,9,2,6,5,3 --speaker george --seed 1 -o demo.wav
+	@echo "demo.wav says 3 1 4 1 5 9 2 6 5 3"
 
 test: lint types tests
 
