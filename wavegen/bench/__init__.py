@@ -1,0 +1,56 @@
+"""How fast this machine speaks and trains, beside what plain PyTorch does in the same run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wavegen.bench.speed import CONFIGURATIONS, bench_synthesis
+from wavegen.bench.training import bench_training
+from wavegen.checkpoint import load_model
+from wavegen.config import AudioConfig, Vocabulary, WaveNetConfig
+from wavegen.errors import ConfigError, did_you_mean
+from wavegen.models import build_model
+
+__all__ = ["CONFIGURATIONS", "bench", "bench_synthesis", "bench_training"]
+
+CONFIGURATION_RATE = 16_000  # Hz; the benchmark sizes are not tied to a rate, times real time is
+
+
+def bench(model: str | None = None, *, config: str | None = None, engine: str = "auto", precision: str = "auto",
+          batch: int = 1, threads: int = 1, train: bool = False) -> dict[str, Any]:
+    """Measure synthesis, or training with `train`.
+
+    Args:
+        model: name or folder of a model; None for a benchmark configuration.
+        config: one of `CONFIGURATIONS`, drawn at random; "A" if there is no model either. With
+            `train`, None is a middle size.
+        engine, precision: as in `build_engine`.
+        batch: rows spoken at once.
+        threads: of training; synthesis runs on one.
+
+    Returns:
+        A flat report: what was measured, speed as medians of interleaved rounds with the 20 % and
+        80 % quantiles, the baseline of the same run, the machine.
+
+    Raises:
+        ConfigError: an unknown configuration, or options that do not go together.
+    """
+    if model is not None and config is not None:
+        raise ConfigError(f'give a model ("{model}") or a configuration ("{config}"), not both')
+    if config is not None and config not in CONFIGURATIONS:
+        raise ConfigError(f'no configuration "{config}"; {did_you_mean(config, CONFIGURATIONS)}')
+    if batch < 1 or threads < 1:
+        raise ConfigError(f"batch and threads must be at least 1, found {batch} and {threads}")
+    if train:
+        shape = load_model(model).spec.model if model else CONFIGURATIONS[config] if config else None
+        if shape is not None and not isinstance(shape, WaveNetConfig):
+            raise ConfigError(f'--train measures WaveNet; "{model}" is {shape.family}')
+        return bench_training(shape, threads=threads)
+    if threads != 1:
+        raise ConfigError(f"synthesis runs on one thread, found --threads {threads}; start one process per core")
+    if model is not None:
+        loaded = load_model(model)
+        return bench_synthesis(loaded.model, loaded.spec.audio.sample_rate, model, engine, precision, batch)
+    name = config or "A"
+    network = build_model(CONFIGURATIONS[name], AudioConfig(sample_rate=CONFIGURATION_RATE), Vocabulary())
+    return bench_synthesis(network, CONFIGURATION_RATE, f"configuration {name}", engine, precision, batch)
