@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from helpers import write_tones
@@ -52,3 +53,4 @@ def test_a_recipe_trains_for_two_steps(path, tmp_path):
     prepare(recipe, data / "recordings", tmp_path / "store", progress=False)
     checkpoint = training.fit(recipe, tmp_path / "store", tmp_path / "run")
     assert checkpoint.is_file()
+    assert np.float32(1e-40) * np.float32(0.5) > 0, "training flushes denormals, and should stop when it ends"

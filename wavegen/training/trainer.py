@@ -10,6 +10,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning
@@ -56,6 +57,19 @@ class ValidationBatches(IterableDataset[Batch]):
         return (self.batches.collate(windows) for windows in self.chosen)
 
 
+@contextmanager
+def _settings_given_back() -> Iterator[None]:
+    """Threads, flushing of denormals and warning filters are the process's: restore them at the end."""
+    threads = torch.get_num_threads()
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)  # torch cannot be asked; this is how every process starts
+
+
+@_settings_given_back()
 def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path | None = None,
         init_from: str | Path | None = None) -> Path:
     """Train a recipe and return the last checkpoint.
