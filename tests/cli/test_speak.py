@@ -174,7 +174,7 @@ def test_part_of_a_batch_that_fails_is_code_5(wavegen, model, tmp_path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interruption_removes_what_is_half_written(wavegen, model, tmp_path, number, code):
     def interrupt() -> None:
-        while not list(tmp_path.glob(".*")):  # the file is being written
+        while not any(part.stat().st_size for part in tmp_path.glob(".*")):  # the file is being written
             time.sleep(0.01)
         os.kill(os.getpid(), number)
 
