@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from wavegen_kernels.cpu import host, jit
+from wavegen_kernels.cpu import host, jit, layout
 
 KERNELS = Path(jit.__file__).parents[2]
 LOAD = """
@@ -76,3 +76,18 @@ def test_an_edit_or_another_processor_gets_another_module(monkeypatch):
     before = jit._fingerprint.__wrapped__()
     monkeypatch.setattr(jit, "machine", lambda: (*host.machine()[:2], "+another"))
     assert jit._fingerprint.__wrapped__() != before
+
+
+def test_a_full_disk_costs_the_cache_and_no_more(monkeypatch, caplog):
+    def fail(path, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(jit, "_write", fail)
+    target = host.vector_target()
+    if target is None:
+        generate = jit._load_once.__wrapped__("loop_plain", "full_disk", None)
+    else:
+        shape = layout.make_shape(1, 16, 16, 16, 16, 2, 1, 0, False, target.registers)
+        generate = jit._load_once.__wrapped__("loop_vector", "full_disk", shape)
+    assert "No space left on device" in caplog.text
+    assert generate.signatures

@@ -183,11 +183,11 @@ def _choose(kernels: str) -> tuple[str, host.Target]:
                           f"{did_you_mean(wanted, KERNELS)}")
     target = None if numba.config.DISABLE_JIT else host.vector_target()
     if wanted == "vector" and target is None:
-        raise EngineUnavailableError("the vector kernels need AVX-512, AVX2 with FMA, or NEON, and Numba's "
-                                     'compiler; use kernels="plain"')
+        raise EngineUnavailableError("the vector kernels need AVX-512, AVX2 with FMA, or NEON, and Numba 0.62 "
+                                     'or newer with its compiler on; use kernels="plain"')
     if wanted == "plain" or target is None:
         logger.info("numba engine: plain loops, slower than the vector kernels (%s)",
-                    "asked for" if wanted == "plain" else "this CPU has no known vector target")
+                    "asked for" if wanted == "plain" else "no vector kernels for this CPU and llvmlite")
         return "plain", PLAIN
     logger.info("numba engine: vector kernels for %s", target.name)
     return "vector", target

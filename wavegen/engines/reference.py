@@ -29,17 +29,19 @@ from wavegen.engines.packing import Network
 from wavegen.engines.sampling import draw
 from wavegen.errors import ConfigError, EngineUnavailableError, did_you_mean
 
-# Rows are computed in blocks of exactly this many: a matrix product rounds differently for other
-# heights, and a row must not depend on how many share its batch.
-BLOCK_ROWS = 8
 DTYPES = {"f64": torch.float64, "f32": torch.float32}
 
 Trace = dict[str, Tensor]
 
 
 class Stepper(ABC):
-    """One sample of BLOCK_ROWS rows of one model family."""
+    """One sample of a block of rows of one model family.
 
+    Blocks always have `block_rows` rows: a matrix product rounds differently for other heights, and
+    a row must not depend on how many share its batch.
+    """
+
+    block_rows: int
     columns: tuple[int, int]  # layers and columns of a conditioning frame
     device: torch.device
     silence: int
@@ -47,23 +49,25 @@ class Stepper(ABC):
 
     @abstractmethod
     def start(self) -> dict[str, Any]:
-        """Memory of BLOCK_ROWS rows before the first sample: tensors and lists of tensors."""
+        """Memory of a block before the first sample: tensors and lists of tensors."""
 
     @abstractmethod
     def step(self, memory: dict[str, Any], previous: Tensor, frame: Tensor, t: int,
              trace: Trace | None) -> Tensor:
-        """Logits (BLOCK_ROWS, Q) of sample t.
+        """Logits (block_rows, Q) of sample t.
 
         Args:
             memory: updated in place.
-            previous: int64 (BLOCK_ROWS,), the code before.
-            frame: (BLOCK_ROWS, layers, columns).
+            previous: int64 (block_rows,), the code before.
+            frame: (block_rows, layers, columns).
             trace: takes the intermediate results, if given.
         """
 
 
 class WaveNetStepper(Stepper):
     """See `wavegen.models.WaveNet` for the formulas."""
+
+    block_rows = 8  # for tests of a few rows
 
     def __init__(self, network: Network, dtype: torch.dtype, device: torch.device) -> None:
         self.network, self.device = network, device
@@ -78,8 +82,8 @@ class WaveNetStepper(Stepper):
         network, past = self.network, self.network.kernel_size - 1
         codes = max(network.input_kernel_size, network.input_taps)
         like = self.p["embedding"]
-        return {"codes": torch.full((BLOCK_ROWS, codes), self.silence, device=self.device),
-                "rings": [like.new_zeros(past * dilation, BLOCK_ROWS, network.residual_channels)
+        return {"codes": torch.full((self.block_rows, codes), self.silence, device=self.device),
+                "rings": [like.new_zeros(past * dilation, self.block_rows, network.residual_channels)
                           for dilation in network.dilations]}
 
     def step(self, memory: dict[str, Any], previous: Tensor, frame: Tensor, t: int,
@@ -121,6 +125,8 @@ class WaveNetStepper(Stepper):
 class RNNStepper(Stepper):
     """Asks the model itself for each step."""
 
+    block_rows = 16  # for evaluations of many clips: no fused engine runs this family
+
     def __init__(self, model: Any, dtype: torch.dtype, device: torch.device) -> None:
         self.model = copy.deepcopy(model).to(device=device, dtype=dtype).eval()
         self.device = device
@@ -129,7 +135,7 @@ class RNNStepper(Stepper):
         self.columns = (1, 3 * int(model.config.hidden_channels))
 
     def start(self) -> dict[str, Any]:
-        return {"hidden": self.model.initial_state(BLOCK_ROWS)}
+        return {"hidden": self.model.initial_state(self.block_rows)}
 
     def step(self, memory: dict[str, Any], previous: Tensor, frame: Tensor, t: int,
              trace: Trace | None) -> Tensor:
@@ -146,9 +152,10 @@ class ReferenceState(State):
     def __init__(self, rows: Rows, blocks: FrameBlocks, stepper: Stepper) -> None:
         self.position, self.batch_size = 0, len(rows.seeds)
         self.rows, self.blocks = rows, blocks
-        self.padded = -(-self.batch_size // BLOCK_ROWS) * BLOCK_ROWS
+        blocks_of_rows = -(-self.batch_size // stepper.block_rows)
+        self.padded = blocks_of_rows * stepper.block_rows
         self.previous = np.full(self.batch_size, stepper.silence, np.int64)
-        self.memories = [stepper.start() for _ in range(self.padded // BLOCK_ROWS)]
+        self.memories = [stepper.start() for _ in range(blocks_of_rows)]
 
     def copy(self) -> ReferenceState:
         other = object.__new__(ReferenceState)
@@ -233,7 +240,7 @@ class ReferenceEngine(AbstractEngine):
         previous = _padded(state.previous, state.padded)
         results: list[Trace] = []
         for index, memory in enumerate(state.memories):
-            rows = slice(index * BLOCK_ROWS, (index + 1) * BLOCK_ROWS)
+            rows = slice(index * self.stepper.block_rows, (index + 1) * self.stepper.block_rows)
             trace: Trace = {}
             logits = self.stepper.step(memory, self._tensor(previous[rows]), self._tensor(frame[rows]),
                                        state.position, trace if want_trace else None)

@@ -49,6 +49,8 @@ def vector_target() -> Target | None:
     An instruction the host lacks makes LLVM abort the process, so only features that Numba
     itself was told of count.
     """
+    if not _has_opaque_pointers():
+        return None
     triple, name, features = machine()
     present = {feature[1:] for feature in features.split(",") if feature.startswith("+")}
     if triple.startswith(("aarch64", "arm64")) and "neon" in present:
@@ -60,6 +62,13 @@ def vector_target() -> Target | None:
     else:
         return None
     return replace(target, prefetch=ZEN_PREFETCH) if name.startswith("znver") else target
+
+
+def _has_opaque_pointers() -> bool:
+    """Whether this llvmlite speaks the intermediate language the kernels are written in: 0.45 on."""
+    import llvmlite
+
+    return tuple(int(part) for part in llvmlite.__version__.split(".")[:2]) >= (0, 45)
 
 
 def aligned(num_bytes: int) -> NDArray[np.uint8]:

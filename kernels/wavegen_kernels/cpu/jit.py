@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import logging
 import os
 import stat
 import sys
 import tempfile
 import threading
+import types
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,12 @@ from typing import Any
 from wavegen_kernels.cpu.host import machine
 from wavegen_kernels.cpu.layout import Shape
 
+logger = logging.getLogger(__name__)
+
 CACHE_VARIABLE = "WAVEGEN_CACHE_DIR"
 _FOLDER = Path(__file__).parent
 _STAMP = 1_000_000_000  # fixed modification time: Numba compares it, and racing writers must agree
-_lock = threading.RLock()  # Numba's compiler is not re-entrant across threads with our module names
+_lock = threading.Lock()  # two threads must not make one module twice
 
 
 def load_plain() -> Any:
@@ -53,18 +57,28 @@ def _load_once(source: str, name: str, shape: Shape | None) -> Any:
         (place,) = (i for i, line in enumerate(lines) if line.startswith("SHAPE = "))
         lines[place] = f"SHAPE = {shape!r}\n"
         text = "".join(lines)
-    module_name = f"wavegen_generated_{_fingerprint()}_{source}_{name}"
-    path = cache_folder() / f"{module_name}.py"
-    _write(path, text)
-    spec = importlib.util.spec_from_file_location(module_name, path)
+    name = f"wavegen_generated_{_fingerprint()}_{source}_{name}"
+    try:
+        path = cache_folder() / f"{name}.py"
+        _write(path, text)
+        return _import(name, path)
+    except OSError as error:  # a full disk, or a folder that has vanished
+        logger.warning("compiled kernels cannot be kept (%s); they are compiled anew each time", error)
+        module = types.ModuleType(name)
+        exec(compile(text.replace("cache=True", "cache=False"), name, "exec"), vars(module))
+        return module.generate
+
+
+def _import(name: str, path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # Numba's cached code names its module, so it must be findable by that name.
-    sys.modules[module_name] = module
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[module_name]
+        del sys.modules[name]
         raise
     return module.generate
 
@@ -74,10 +88,14 @@ def _write(path: Path, text: str) -> None:
         if path.read_text(encoding="utf-8") == text:
             return
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.utime(temporary, (_STAMP, _STAMP))
-    os.replace(temporary, path)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.utime(temporary, (_STAMP, _STAMP))
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 @cache
