@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,14 +10,18 @@ from typing import Any
 
 import numpy as np
 
-CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.thread_time}
+logger = logging.getLogger(__name__)
+
+CLOCKS = ("wall", "cpu")
+LONELY = 0.9  # share of a core below which the wall clock misleads
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds per sample over the rounds."""
+    """Seconds per sample over the rounds: by the clock asked for, and of the thread itself."""
 
     seconds: np.ndarray
+    cpu_seconds: np.ndarray
 
     @property
     def median(self) -> float:
@@ -43,22 +48,30 @@ def interleave(contenders: Mapping[str, Callable[[int], Any]], rounds: int = 15,
         clock: "wall", or "cpu" for the thread's own time on a machine that is shared.
 
     Returns:
-        The timings by name, and the share of a core this thread had meanwhile: below 0.95 the
-        wall clock says more about the machine's other work than about the contenders.
+        The timings by name, and the share of a core this thread had meanwhile.
     """
-    now = CLOCKS[clock]
+    column = CLOCKS.index(clock)
     turns: dict[str, int] = {}
     for name, run in contenders.items():
         run(4)  # caches, lazy initialisation
-        start = time.thread_time()
+        before = time.thread_time()
         run(16)
-        turns[name] = max(4, int(seconds * 16 / max(time.thread_time() - start, 1e-9)))
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    wall, busy = time.perf_counter(), time.thread_time()
+        turns[name] = max(4, int(seconds * 16 / max(time.thread_time() - before, 1e-9)))
+    times: dict[str, list[np.ndarray]] = {name: [] for name in contenders}
+    begin = _now()
     for _ in range(rounds):
         for name, run in contenders.items():
-            start = now()
+            start = _now()
             run(turns[name])
-            times[name].append((now() - start) / turns[name])
-    share = (time.thread_time() - busy) / (time.perf_counter() - wall)
-    return {name: Timing(np.array(values)) for name, values in times.items()}, share
+            times[name].append((_now() - start) / turns[name])
+    wall, busy = _now() - begin
+    if busy < LONELY * wall and clock == "wall":
+        logger.warning("this process had %.0f %% of a core while it was timed: an idle machine is faster",
+                       100 * busy / wall)
+    measured = {name: np.stack(values) for name, values in times.items()}
+    return {name: Timing(values[:, column], values[:, 1]) for name, values in measured.items()}, busy / wall
+
+
+def _now() -> np.ndarray:
+    """Seconds on both clocks."""
+    return np.array([time.perf_counter(), time.thread_time()])
