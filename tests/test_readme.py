@@ -6,6 +6,7 @@ or `python` run, cut short: on recordings the test makes, with two steps of trai
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -78,6 +79,17 @@ def test_links_and_pictures_exist():
 
 def test_code_stands_within_the_first_twenty_lines():
     assert "import wavegen" in README[: README.index("\n".join(README.splitlines()[20:22]))]
+
+
+def test_the_speed_table_is_what_was_measured():
+    (source,) = re.findall(r"\((kernels/benchmarks/results/.+?\.json)\)", README)
+    for row in json.loads((REPOSITORY / source).read_text())["rows"]:
+        if row["op"] == "synthesis":
+            size, rate = row["shape"].removesuffix(" taps0"), f"at {row['sample_rate'] // 1000} kHz"
+            assert (
+                f"| {row['model']} | {size} | {row['samples_per_second']:,.0f} | {row['times_realtime']:.1f} {rate} | "
+                f"{row['baseline_samples_per_second']:,.0f} | {row['times_baseline']:.1f} |"
+            ) in README
 
 
 def run(command: list[str], folder: Path) -> None:
