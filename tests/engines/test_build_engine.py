@@ -127,6 +127,9 @@ def test_a_state_belongs_to_its_engine(model):
         reference.step(fused.start(), 1)
     with pytest.raises(ConfigError, match="ReferenceState"):
         fused.step(reference.start(), 1)
+    for name in ("numba", "reference"):
+        with pytest.raises(ConfigError, match="of another engine"):
+            build_engine(model, name).step(build_engine(model, name).start(), 1)
 
 
 @pytest.mark.parametrize("engine", ["numba", "reference"])

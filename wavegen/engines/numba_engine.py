@@ -45,6 +45,7 @@ class NumbaState(State):
 
     def __init__(self, packed: PackedWaveNet, rows: Rows, blocks: FrameBlocks, silence: int) -> None:
         shape, self.batch_size = packed.shape, len(rows.seeds)
+        self.packed = packed  # whose state this is: sizes of another network would overrun its arrays
         self.position, self.rows, self.blocks = 0, rows, blocks
         self.rings = host.floats(self.batch_size, packed.ring_floats)
         self.cursors = np.zeros((self.batch_size, shape.num_layers), np.int64)
@@ -148,8 +149,8 @@ class NumbaEngine(AbstractEngine):
 
     def _run(self, state: State, num_samples: int, uniforms: NDArray[np.float32], forced: NDArray[np.int64],
              want_logits: bool) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        if not isinstance(state, NumbaState):
-            raise ConfigError(f"the state is a {type(state).__name__}; the numba engine needs one of its own start()")
+        if not isinstance(state, NumbaState) or state.packed is not self.packed:
+            raise ConfigError(f"this {type(state).__name__} is of another engine; take one of this engine's start()")
         packed, batch = self.packed, state.batch_size
         codes = np.zeros((batch, num_samples), np.int64)
         width = self.network.quantization_channels

@@ -151,7 +151,7 @@ class ReferenceState(State):
 
     def __init__(self, rows: Rows, blocks: FrameBlocks, stepper: Stepper) -> None:
         self.position, self.batch_size = 0, len(rows.seeds)
-        self.rows, self.blocks = rows, blocks
+        self.rows, self.blocks, self.stepper = rows, blocks, stepper
         blocks_of_rows = -(-self.batch_size // stepper.block_rows)
         self.padded = blocks_of_rows * stepper.block_rows
         self.previous = np.full(self.batch_size, stepper.silence, np.int64)
@@ -212,9 +212,8 @@ class ReferenceEngine(AbstractEngine):
 
     def _run(self, state: State, num_samples: int, uniforms: ArrayLike | None,
              forced: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], list[dict[str, NDArray[Any]]]]:
-        if not isinstance(state, ReferenceState):
-            raise ConfigError(f"the state is a {type(state).__name__}; the reference engine needs one of its "
-                              f"own start()")
+        if not isinstance(state, ReferenceState) or state.stepper is not self.stepper:
+            raise ConfigError(f"this {type(state).__name__} is of another engine; take one of this engine's start()")
         if uniforms is None:
             uniforms = state.rows.uniforms(state.position, num_samples)
         given = check_uniforms(uniforms, state.batch_size, num_samples)

@@ -115,6 +115,9 @@ def cache_folder() -> Path:
     for folder in _candidates():
         if _usable(folder):
             return folder
+        if os.environ.get(CACHE_VARIABLE):
+            logger.warning("$%s names %s, which cannot be written by us alone; using a temporary folder",
+                           CACHE_VARIABLE, folder)
     return Path(tempfile.mkdtemp(prefix="wavegen-"))
 
 
