@@ -64,3 +64,16 @@ def test_the_gate_holds_at_any_input():
     with np.errstate(over="ignore"):
         wanted = np.tanh(values.astype(np.float64))[:, None] / (1 + np.exp(-values.astype(np.float64)))
     assert np.allclose(z, wanted, atol=1e-6)
+
+
+def test_the_gate_compiles_without_a_place_for_a_cache(monkeypatch):
+    compile_kernel = gate.njit
+
+    def read_only(cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return compile_kernel(**options)
+
+    monkeypatch.setattr(gate, "njit", read_only)
+    double = gate._kernel(lambda x: x + x)
+    assert double(2.0) == 4.0

@@ -13,11 +13,22 @@ so that LLVM vectorises the loop without a vector math library.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-_JIT = {"cache": True, "nogil": True, "fastmath": {"contract", "nsz", "arcp", "reassoc"}, "error_model": "numpy"}
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _kernel(function: F) -> F:
+    options = {"nogil": True, "fastmath": {"contract", "nsz", "arcp", "reassoc"}, "error_model": "numpy"}
+    try:
+        return njit(cache=True, **options)(function)  # type: ignore[no-any-return]
+    except RuntimeError:  # nowhere to keep a cache: home and site-packages are read-only
+        return njit(**options)(function)  # type: ignore[no-any-return]
 
 
 @njit(inline="always")
@@ -67,7 +78,7 @@ def _narrow_overload(x, like):  # type: ignore[no-untyped-def]
     return lambda x, like: x
 
 
-@njit(**_JIT)
+@_kernel
 def gate_forward(pre, table, z_all, column, batch, hop):  # type: ignore[no-untyped-def]
     """Gate every row; leaves (t, s) in `pre` and writes z.
 
@@ -90,7 +101,7 @@ def gate_forward(pre, table, z_all, column, batch, hop):  # type: ignore[no-unty
             pre[row, half + i] = _narrow(s, pre[row, half + i])
 
 
-@njit(**_JIT)
+@_kernel
 def gate_backward(gates, grad_z, column, grad_table, batch, hop):  # type: ignore[no-untyped-def]
     """Turn (t, s) in `gates` into (du, dv) and sum them over each frame into `grad_table`.
 
@@ -114,7 +125,7 @@ def gate_backward(gates, grad_z, column, grad_table, batch, hop):  # type: ignor
             gates[row, half + i] = _narrow(dv, gates[row, half + i])
 
 
-@njit(**_JIT)
+@_kernel
 def residual_forward(h, update, bias, scale, out, narrow):  # type: ignore[no-untyped-def]
     """out = (h + update + bias) * scale in float32, and the same in the format of `narrow`.
 
