@@ -1,9 +1,11 @@
-"""Small data that tests make for themselves, where real recordings are not needed."""
+"""What several tests need: small data where real recordings are not needed, scripts, a full disk."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+import resource
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -45,3 +47,17 @@ def load_script(path: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@contextmanager
+def full_disk(num_bytes: int) -> Iterator[None]:
+    """Let no file grow beyond `num_bytes`: Python ignores the signal, so writing fails as on a full disk.
+
+    For the inside of a test only, not for a fixture: the limit holds for the file pytest reports to as well.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -15,6 +15,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import full_disk
 from wavegen.audio import headers, io
 from wavegen.errors import AudioError, ConfigError, WavegenError
 
@@ -271,25 +272,21 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
             io.save(tmp_path / name, tone(), 8000)
 
 
-@pytest.fixture
-def full_disk():
-    """No file may grow beyond 8 KiB: writing fails as on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-def test_a_full_disk_is_named_and_nothing_is_left(tmp_path, full_disk):
+def test_a_full_disk_is_named_and_nothing_is_left(tmp_path):
     noise = np.random.default_rng(0).uniform(-1, 1, 100_000)
     for name in ("a.wav", "a.flac"):
-        with pytest.raises(WavegenError, match=r"a\.(wav|flac) could not be written: File too large"):
+        message = r"a\.(wav|flac) could not be written: File too large"
+        with full_disk(8192), pytest.raises(WavegenError, match=message):
             io.save(tmp_path / name, noise, 8000)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_is_noticed_at_the_last_buffer(tmp_path, full_disk):
-    with pytest.raises(WavegenError, match="File too large"), io.WavWriter(tmp_path / "a.wav", 8000) as writer:
+def test_a_full_disk_is_noticed_at_the_last_buffer(tmp_path):
+    with (
+        full_disk(8192),
+        pytest.raises(WavegenError, match="File too large"),
+        io.WavWriter(tmp_path / "a.wav", 8000) as writer,
+    ):
         writer.write(np.zeros(4000))
         writer.write(np.zeros(100))  # stays in the buffer of the file until it is closed
     assert not list(tmp_path.iterdir())

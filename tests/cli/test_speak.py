@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from helpers import full_disk
 from tiny import save_tiny
 from wavegen.cli import app
 
@@ -145,19 +145,11 @@ def test_a_damaged_model_is_told_apart(wavegen, tmp_path, kind):
     assert not (tmp_path / "a.wav").exists()
 
 
-@pytest.fixture
-def small_disk():
-    """No file may grow beyond 20 kB; Python ignores the signal, so writes fail as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("where", [["-o", "a.wav"], ["-o", "a.flac"], ["--out", "b"]])
-def test_a_full_disk_leaves_nothing_half_written(wavegen, model, tmp_path, monkeypatch, small_disk, where):
+def test_a_full_disk_leaves_nothing_half_written(wavegen, model, tmp_path, monkeypatch, where):
     monkeypatch.chdir(tmp_path)
-    outcome = wavegen("synth", model, "--label", 1, "--speaker", "anna", "--seconds", 3, *where)
+    with full_disk(20_000):
+        outcome = wavegen("synth", model, "--label", 1, "--speaker", "anna", "--seconds", 3, *where)
     assert outcome.code == 1
     assert "could not be written" in outcome.err.splitlines()[-1]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
