@@ -92,6 +92,28 @@ def test_the_speed_table_is_what_was_measured():
             ) in README
 
 
+def quality_row(name: str, bits: str, measured: dict) -> str:
+    """A line of the table of quality, from what `recipes/fsdd/evaluate.py` wrote."""
+    heard = [measured["judges"][judge][f"{what}_accuracy"] for judge in ("augmented", "clean")
+             for what in ("label", "speaker")]
+    shares = [*heard, measured["silent"], measured["noise_like"]]
+    unended = "" if measured["unended"] is None else f"{measured['unended']:.1%}"
+    distance = measured["judges"]["augmented"].get("frechet_distance")
+    return " | ".join([f"| {name}", bits, *(f"{share:.1%}" for share in shares), unended,
+                       "" if distance is None else f"{distance:.1f}"]) + " |"
+
+
+def test_the_table_of_quality_is_what_was_measured():
+    folder = REPOSITORY / "recipes/fsdd/results"
+    results = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("digits", "rnn")}
+    for name, model in (("**`digits`**, WaveNet", "digits"), ("GRU of equal size, an eighth of the audio", "rnn")):
+        measured = results[model]
+        assert quality_row(name, f"{measured['bits_per_sample']['all']:.2f}", measured["generated"]) in README
+    recordings = results["digits"]["recordings"]
+    assert quality_row("250 test recordings", "", recordings["test"]) in README
+    assert quality_row("500 training recordings", "", recordings["train"]) in README
+
+
 def run(command: list[str], folder: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": ""}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
