@@ -25,20 +25,18 @@ class ConditioningInputs:
         label: int64 (B,), index into the vocabulary's labels.
         speaker: int64 (B,), index into the vocabulary's speakers.
         num_samples: int64 (B,), intended length of the clip, which drives the progress clock.
-        features: float32 (B, n_mels, F), log-mel frames.
         start_frame: int64 (B,), conditioning frame of the first sample of a window; None is 0.
     """
 
     label: Tensor | None = None
     speaker: Tensor | None = None
     num_samples: Tensor | None = None
-    features: Tensor | None = None
     start_frame: Tensor | None = None
 
     def to(self, device: torch.device | str) -> ConditioningInputs:
         """The same conditions on another device."""
         moved = [None if value is None else value.to(device)
-                 for value in (self.label, self.speaker, self.num_samples, self.features, self.start_frame)]
+                 for value in (self.label, self.speaker, self.num_samples, self.start_frame)]
         return ConditioningInputs(*moved)
 
 
