@@ -88,7 +88,8 @@ def test_the_speed_table_is_what_was_measured():
             size, rate = row["shape"].removesuffix(" taps0"), f"at {row['sample_rate'] // 1000} kHz"
             assert (
                 f"| {row['model']} | {size} | {row['samples_per_second']:,.0f} | {row['times_realtime']:.1f} {rate} | "
-                f"{row['baseline_samples_per_second']:,.0f} | {row['times_baseline']:.1f} | {row['fraction_of_floor']:.0%} |"
+                f"{row['baseline_samples_per_second']:,.0f} | {row['times_baseline']:.1f} | "
+                f"{row['fraction_of_floor']:.0%} |"
             ) in README
 
 
