@@ -26,7 +26,6 @@ COMMANDS = [line for kind, block in BLOCKS if kind == "sh" for line in block.spl
 CUT_SHORT = {
     "train": [
         "training.max_steps=2",
-        "training.checkpoint_interval=1",
         "training.validation_batches=1",
         "training.samples_per_batch=2000",
         "training.sample_interval=0",

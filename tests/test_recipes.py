@@ -18,7 +18,6 @@ RECIPES = sorted(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("
 SMALL = [
     "training.max_steps=2",
     "training.samples_per_batch=2000",
-    "training.checkpoint_interval=1",
     "training.validation_interval=2",
     "training.validation_batches=1",
     "training.sample_interval=0",
@@ -52,5 +51,5 @@ def test_a_recipe_trains_for_two_steps(path, tmp_path):
     data = write_tones(tmp_path / "data", labels[:3], speakers[:2], takes=(0, 5, 6))
     prepare(recipe, data / "recordings", tmp_path / "store", progress=False)
     checkpoint = training.fit(recipe, tmp_path / "store", tmp_path / "run")
-    assert checkpoint.is_file()
+    assert checkpoint.name == "step-2.ckpt"  # though it is far from a whole interval
     assert np.float32(1e-40) * np.float32(0.5) > 0, "training flushes denormals, and should stop when it ends"

@@ -141,8 +141,8 @@ def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path |
         DataLoader(TrainingBatches(order, first_step, training.max_steps, rank, world_size), batch_size=None),
         DataLoader(ValidationBatches(held_out, training.validation_batches, rank, world_size), batch_size=None),
         ckpt_path=checkpoint, weights_only=True)
-    if module.results.get("step") == trainer.global_step:
-        # The last step is validated after its checkpoint was written: write it again with the figure.
+    if trainer.global_step > first_step:
+        # The last step need not fall on the interval, and is validated after a checkpoint of the interval.
         trainer.save_checkpoint(run / "checkpoints" / f"step-{trainer.global_step}.ckpt")
     last = latest_checkpoint(run)
     if last is None:
