@@ -13,8 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from wavegen.errors import ConfigError, did_you_mean
 
-CODEC = "round255"
-
 
 class Config(BaseModel):
     """Base of all settings: frozen, and an unknown key is an error."""

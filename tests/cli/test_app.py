@@ -83,7 +83,7 @@ def test_no_command_shows_the_help(wavegen):
             'pip install "wavegen[train]"',
         ),
         (ModuleNotFoundError("No module named 'soxr'", name="soxr"), 4, 'pip install "soxr"'),
-        (PermissionError(13, "Permission denied", "/root/x"), 1, "Permission denied: /root/x"),
+        (PermissionError(13, "Permission denied", "/secret/x"), 1, "Permission denied: /secret/x"),
         (MemoryError(), 1, "out of memory"),
         (ZeroDivisionError("division by zero"), 1, "ZeroDivisionError: division by zero; this is a bug in wavegen, -v"),
         (SystemExit(3), 3, None),

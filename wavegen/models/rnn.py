@@ -50,11 +50,6 @@ class RNN(nn.Module):
         """Samples one conditioning frame is held for."""
         return self.config.conditioning.hop_length
 
-    @property
-    def receptive_field(self) -> int:
-        """A recurrent state has no bound; what a WaveNet would call its receptive field is 1."""
-        return 1
-
     def forward(self, previous_codes: Tensor, inputs: ConditioningInputs | None = None) -> Tensor:
         """Logits float32 (B, T, Q) of every sample from the codes (B, T) before it."""
         batch, num_samples = previous_codes.shape

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -29,8 +28,3 @@ def nats(logits: Tensor, codes: Tensor) -> Tensor:
 def bits(total_nats: float, count: float) -> float:
     """Bits per sample from a sum of nats."""
     return total_nats / max(count, 1.0) / math.log(2)
-
-
-def silence_of(model: torch.nn.Module) -> int:
-    """The code a model starts from."""
-    return int(model.silence)  # type: ignore[arg-type]
