@@ -116,7 +116,7 @@ def test_two_processes_train_as_one(tiny_store, tmp_path):
     recipe.write_text((tmp_path / "one" / "recipe.yaml").read_text())
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29731",
+    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone",
                     program, recipe, tiny_store, tmp_path / "two"], cwd=REPOSITORY, check=True, timeout=120,
                    env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}, capture_output=True)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
