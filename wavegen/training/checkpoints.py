@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from wavegen.audio.atomic import replacing
 from wavegen.errors import ConfigError, TrainingError
 
 logger = logging.getLogger(__name__)
@@ -21,15 +21,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
-            with open(temporary, "wb") as stream:
+            with replacing(target) as stream:
                 torch.save(checkpoint, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, target)
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
             raise TrainingError(f"cannot write checkpoint {target}: {error}; the checkpoints before it are intact, "
                                 "free some space and continue with --resume auto") from error
 

@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, IterableDataset
 
+from wavegen.audio.atomic import atomic_write
 from wavegen.config import Recipe, Vocabulary, WaveNetConfig
 from wavegen.data.batches import Batch, WindowBatches
 from wavegen.data.store import Store
@@ -114,8 +115,9 @@ def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path |
     if training.compile and torch.cuda.is_available():
         module.model.compile()
     run.mkdir(parents=True, exist_ok=True)
-    _write_atomically(run / "recipe.yaml", _yaml(recipe))
-    _write_atomically(run / "vocabulary.json", vocabulary.model_dump_json(indent=1))
+    for name, text in (("recipe.yaml", _yaml(recipe)), ("vocabulary.json", vocabulary.model_dump_json(indent=1))):
+        with atomic_write(run / name) as file:
+            file.write(text.encode())
 
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     order = _windows(recipe, data, "train")
@@ -217,9 +219,3 @@ def _yaml(recipe: Recipe) -> str:
     from omegaconf import OmegaConf
 
     return OmegaConf.to_yaml(OmegaConf.create(json.loads(recipe.model_dump_json())))
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
