@@ -29,7 +29,7 @@ class MelSpec(Config):
     sample_rate: int = Field(gt=0)  # Hz
     n_fft: int = Field(1024, gt=0)  # samples
     hop_length: int = Field(256, gt=0)  # samples
-    win_length: int = Field(1024, gt=0)  # samples, periodic Hann
+    win_length: int = Field(1024, gt=0)  # samples
     n_mels: int = Field(80, gt=0)
     fmin: float = Field(0.0, ge=0)  # Hz
     fmax: float | None = None  # Hz; None is sample_rate / 2
@@ -38,7 +38,12 @@ class MelSpec(Config):
     power: float = Field(1.0, gt=0)  # exponent of the magnitude
     log_base: Literal["e", "10"] = "e"
     floor: float = Field(1e-5, gt=0)  # clamp before the logarithm
-    center: bool = True  # frame f is centred on sample f * hop_length, reflect padding
+    center: bool = True  # frame f is centred on sample f * hop_length: n_fft // 2 samples padded at both ends
+    edge_padding: int = Field(0, ge=0)  # samples padded at both ends when `center` is false
+    pad_mode: Literal["reflect", "zero"] = "reflect"
+    window: Literal["hann", "hann_symmetric"] = "hann"  # periodic, or symmetric as in scipy
+    mean: tuple[float, ...] = (0.0,)  # features are (log - mean) / scale; one number, or one a band
+    scale: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
 
     @model_validator(mode="after")
     def _fits(self) -> MelSpec:
@@ -46,6 +51,11 @@ class MelSpec(Config):
             raise ValueError(f"win_length {self.win_length} exceeds n_fft {self.n_fft}")
         if self.fmax is not None and not self.fmin < self.fmax <= self.sample_rate / 2:
             raise ValueError(f"fmax {self.fmax} must lie in (fmin {self.fmin}, sample_rate / 2]")
+        if self.center and self.edge_padding:
+            raise ValueError(f"edge_padding {self.edge_padding} needs center: false, which pads n_fft // 2 by itself")
+        for name, values in (("mean", self.mean), ("scale", self.scale)):
+            if len(values) not in (1, self.n_mels):
+                raise ValueError(f"{name} has {len(values)} numbers; give one, or one for each of {self.n_mels} bands")
         return self
 
 

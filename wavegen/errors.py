@@ -31,6 +31,10 @@ class AudioError(BadInputError):
     """An audio file or waveform that cannot be used."""
 
 
+class MelMismatch(BadInputError):
+    """A mel spectrogram of another kind than the model was trained on."""
+
+
 class StoreError(BadInputError):
     """A store that is missing, damaged or does not fit the model."""
 

@@ -1,4 +1,4 @@
-"""Log-mel spectrograms: `log(max(basis @ |STFT(x)|^power, floor))`.
+"""Log-mel spectrograms: `(log(max(basis @ |STFT(x)|^power, floor)) - mean) / scale`.
 
 One path on every machine: `torch.stft` for the transform, `librosa.filters.mel` for the basis.
 """
@@ -13,8 +13,8 @@ from wavegen.config import MelSpec
 def log_mel(waveform: np.ndarray, spec: MelSpec, basis: np.ndarray | None = None) -> np.ndarray:
     """The log-mel spectrogram of a waveform.
 
-    Frame f is centred on sample f * hop_length (`center`, reflected at both ends) or starts there.
-    A waveform too short for one frame is filled up with zeros.
+    Frame f is centred on sample f * hop_length (`center`), or starts `edge_padding` samples before
+    it. A waveform too short for one frame is filled up with zeros.
 
     Args:
         waveform: float32 (..., T), T >= 1, at `spec.sample_rate`.
@@ -38,15 +38,20 @@ def log_mel(waveform: np.ndarray, spec: MelSpec, basis: np.ndarray | None = None
                          f"{(spec.n_mels, spec.n_fft // 2 + 1)}")
     frames = num_frames(samples.shape[-1], spec)
     batch, samples = samples.shape[:-1], samples.reshape(-1, samples.shape[-1])
-    # Reflection needs more samples than it adds.
-    missing = (spec.n_fft // 2 + 1 if spec.center else spec.n_fft) - samples.shape[-1]
+    # Reflection needs more samples than it adds, and a frame n_fft of them.
+    edge = spec.n_fft // 2 if spec.center else spec.edge_padding
+    missing = max(edge + 1, spec.n_fft - 2 * edge) - samples.shape[-1]
     samples = torch.nn.functional.pad(samples, (0, max(0, missing)))
-    window = torch.hann_window(spec.win_length, periodic=True)
-    spectrum = torch.stft(samples, spec.n_fft, spec.hop_length, spec.win_length, window, center=spec.center,
-                          pad_mode="reflect", return_complex=True)[..., :frames]
+    samples = torch.nn.functional.pad(samples, (edge, edge), mode="constant" if spec.pad_mode == "zero" else "reflect")
+    window = torch.hann_window(spec.win_length, periodic=spec.window == "hann")
+    spectrum = torch.stft(samples, spec.n_fft, spec.hop_length, spec.win_length, window, center=False,
+                          return_complex=True)[..., :frames]
     mel = torch.matmul(weights, spectrum.abs() ** spec.power).clamp(min=spec.floor)
     logarithm = torch.log(mel) if spec.log_base == "e" else torch.log10(mel)
-    features: np.ndarray = logarithm.reshape(*batch, spec.n_mels, frames).numpy()
+    logarithm = logarithm.reshape(*batch, spec.n_mels, frames)
+    if (spec.mean, spec.scale) != ((0.0,), (1.0,)):
+        logarithm = (logarithm - torch.tensor(spec.mean)[:, None]) / torch.tensor(spec.scale)[:, None]
+    features: np.ndarray = logarithm.numpy()
     return features
 
 
@@ -64,4 +69,4 @@ def num_frames(num_samples: int, spec: MelSpec) -> int:
     """Number of frames F of a waveform of `num_samples` >= 1."""
     if spec.center:
         return 1 + num_samples // spec.hop_length
-    return 1 + max(0, num_samples - spec.n_fft) // spec.hop_length
+    return 1 + max(0, num_samples + 2 * spec.edge_padding - spec.n_fft) // spec.hop_length

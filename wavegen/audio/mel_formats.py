@@ -1,0 +1,196 @@
+"""The mel contract: what other toolkits mean by "log-mel", and the changes that lose nothing.
+
+Half of all "my vocoder gives noise" reports are two programs that mean different things by the
+same array. Here a spectrogram travels with its `MelSpec`; only layout, logarithm, floor and affine
+normalisation are converted, and everything else that differs is an error that names it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wavegen.audio.mel import mel_basis
+from wavegen.config import MelSpec
+from wavegen.errors import BadInputError, ConfigError, MelMismatch, did_you_mean
+
+_LJSPEECH = {"sample_rate": 22050, "n_fft": 1024, "hop_length": 256, "win_length": 1024, "n_mels": 80}
+_LOG10 = {"log_base": "10", "floor": 1e-10}
+
+# What each toolkit's acoustic models emit. Where a toolkit normalises per band with statistics of
+# its corpus (r9y9, pwg, speecht5), the preset is the spectrogram before that: give the statistics
+# with `PRESETS[name].model_copy(update={"mean": ..., "scale": ...})` if it is still applied.
+PRESETS = {
+    # NVIDIA Tacotron 2, torchaudio's bundles, SpeechBrain
+    "tacotron2": MelSpec(**_LJSPEECH, fmax=8000.0),
+    # jik876's HiFi-GAN: frames lie half a hop later
+    "hifigan": MelSpec(**_LJSPEECH, fmax=8000.0, center=False, edge_padding=384),
+    "nemo": MelSpec(**_LJSPEECH, fmax=8000.0, center=False, edge_padding=384, pad_mode="zero",
+                    window="hann_symmetric"),
+    "r9y9": MelSpec(**_LJSPEECH, fmin=125.0, fmax=7600.0, **_LOG10),
+    "pwg": MelSpec(**_LJSPEECH, fmin=80.0, fmax=7600.0, **_LOG10),  # ParallelWaveGAN, ESPnet
+    "speecht5": MelSpec(**{**_LJSPEECH, "sample_rate": 16000}, fmin=80.0, fmax=7600.0, **_LOG10),
+    # 20 log10(x) - 20 dB, brought from [-100, 0] to [-4, 4]: 1.6 log10(x) + 2.4
+    "coqui": MelSpec(**_LJSPEECH, log_base="10", floor=1e-5, mean=(-1.5,), scale=(0.625,)),
+}
+LAYOUTS = ("BCT", "BTC", "CT", "TC")
+CONVERTIBLE = ("log_base", "floor", "mean", "scale")
+HEADROOM = 1.5  # over a full-scale sine, before a spectrogram is called implausible
+FEW_FRAMES = 10  # fewer say too little about which logarithm was taken
+# Spread of log-mel values over bands and frames of speech and single notes at full level: natural
+# logarithm 1.55 to 3.7, base 10 0.67 to 1.6, where it is above 1 only with bands at the floor.
+NATURAL_SPREAD = 1.2
+
+
+def mel_spec(spec: MelSpec | str) -> MelSpec:
+    """A preset by name, or the spec itself.
+
+    Raises:
+        ConfigError: no such preset; names the nearest.
+    """
+    if isinstance(spec, MelSpec):
+        return spec
+    if spec not in PRESETS:
+        raise ConfigError(f'no mel preset "{spec}"; {did_you_mean(spec, PRESETS)}')
+    return PRESETS[spec]
+
+
+def convert_mel(mel: ArrayLike, source: MelSpec | str, target: MelSpec | str, layout: str = "BCT",
+                check: bool = True) -> NDArray[np.float32]:
+    """Bring a log-mel spectrogram from one toolkit's convention to another's, where nothing is lost.
+
+    Args:
+        mel: real numbers in `layout`: B batch, C bands, T frames. Any float type and memory order.
+        source: what it is; a `MelSpec` or the name of a preset.
+        target: what is wanted, as above.
+        layout: "BCT", "BTC", "CT" or "TC".
+        check: refuse values that cannot be what `source` says; see `check_mel`.
+
+    Returns:
+        float32 (B, C, T), a copy; B is 1 for a layout without batch.
+
+    Raises:
+        MelMismatch: the specs differ in what cannot be converted; every such field is named with both values.
+        BadInputError: the values are not finite, or not what `source` says.
+        ConfigError: an unknown preset or layout.
+    """
+    source, target = mel_spec(source), mel_spec(target)
+    differing = [field for field in MelSpec.model_fields
+                 if field not in CONVERTIBLE and _field(source, field) != _field(target, field)]
+    if differing:
+        lines = "; ".join(f"{field} {_field(source, field)} against {_field(target, field)}" for field in differing)
+        raise MelMismatch(f"the mel given and the one wanted differ in what cannot be converted: {lines}. "
+                          "Compute the mel with the vocoder's spec, or use a vocoder trained for this one")
+    features = _bands_first(mel, source, layout)
+    if check:
+        check_mel(features, source)
+    if all(_field(source, field) == _field(target, field) for field in CONVERTIBLE):
+        return features
+    logarithm = features.astype(np.float64) * _column(source.scale) + _column(source.mean)
+    natural = logarithm * _unit(source)
+    natural = np.maximum(natural, np.log(target.floor))
+    result = (natural / _unit(target) - _column(target.mean)) / _column(target.scale)
+    return result.astype(np.float32)
+
+
+def check_mel(features: NDArray[np.floating[Any]], spec: MelSpec) -> None:
+    """Refuse a spectrogram that cannot be what the spec says, and say what it looks like.
+
+    Args:
+        features: (..., n_mels, T), T >= 1.
+        spec: what it is said to be.
+
+    Raises:
+        BadInputError: NaN or infinity, a wrong number of bands, or values no recording has.
+    """
+    if features.ndim < 2 or features.shape[-1] == 0:
+        raise BadInputError(f"a mel spectrogram needs bands and at least one frame, found shape {features.shape}")
+    if features.shape[-2] != spec.n_mels:
+        swapped = "; the axes look swapped: give layout=\"BTC\"" if features.shape[-1] == spec.n_mels else ""
+        raise BadInputError(f"the mel has {features.shape[-2]} bands, {spec.n_mels} are wanted{swapped}")
+    if not np.isfinite(features).all():
+        bad = int((~np.isfinite(features)).sum())
+        raise BadInputError(f"the mel holds NaN or infinity in {bad} of {features.size} places; "
+                            "look at the acoustic model that made it")
+    logarithm = features.astype(np.float64) * _column(spec.scale) + _column(spec.mean)
+    guess = _looks_like(logarithm, spec)
+    if guess:
+        low, high = float(features.min()), float(features.max())
+        base = "natural logarithm" if spec.log_base == "e" else "logarithm to base 10"
+        raise BadInputError(f"the mel, {low:.2f} to {high:.2f}, is not a {base} above a floor of {spec.floor:g} "
+                            f"as its spec says: {guess}. If it is right, pass check=False")
+
+
+def _looks_like(logarithm: NDArray[np.float64], spec: MelSpec) -> str:
+    """What values that do not fit the spec seem to be; empty if they fit."""
+    unit = _unit(spec)
+    low, high, spread = float(logarithm.min()), float(logarithm.max()), float(logarithm.std())
+    lowest, highest = np.log(spec.floor) / unit, _loudest(spec) / unit
+    normalised = (spec.mean, spec.scale) != ((0.0,), (1.0,))
+    if low < lowest - 0.02 and not normalised:  # half precision rounds by a hundredth
+        if spec.log_base == "10" and low > -12 and high < _loudest(spec):
+            return 'it looks like the natural logarithm; log_base is "e" there'
+        return "it lies below the floor; it looks like decibels, or normalised with other statistics"
+    if 0 <= low < 0.5 and high > 1:
+        return "it looks like a spectrogram without a logarithm"
+    if high > highest:
+        if spec.log_base == "10" and high < _loudest(spec):
+            return 'it looks like the natural logarithm; log_base is "e" there'
+        return "it is louder than full scale can be; it looks like decibels, or like 16-bit samples"
+    if low >= 0 and high <= 1 and high > low and not normalised:
+        return "it looks normalised to [0, 1]"
+    if logarithm.shape[-1] < FEW_FRAMES or normalised:
+        return ""
+    # A quiet or silent clip has little spread in either logarithm: nothing can be said about it.
+    if spec.log_base == "e" and low >= -5.3 and spread < NATURAL_SPREAD and high > -1.0 and high < 1.0:
+        return 'it looks like the logarithm to base 10; log_base is "10" there'
+    if spec.log_base == "10" and spread > NATURAL_SPREAD and low > lowest + 0.1 and low < -5.5:
+        return 'it looks like the natural logarithm; log_base is "e" there'
+    return ""
+
+
+@cache
+def _loudest(spec: MelSpec) -> float:
+    """Natural logarithm of the largest value a recording can have: a full-scale sine, with headroom."""
+    peak = spec.win_length / 4 * HEADROOM  # half the sum of a Hann window, and half of it for each sign
+    return float(np.log(peak**spec.power * mel_basis(spec).max()))
+
+
+def _bands_first(mel: ArrayLike, spec: MelSpec, layout: str) -> NDArray[np.float32]:
+    if layout not in LAYOUTS:
+        raise ConfigError(f'no layout "{layout}"; {did_you_mean(layout, LAYOUTS)}')
+    array = np.asarray(mel)
+    if array.dtype.kind not in "fiu":
+        raise BadInputError(f"a mel is an array of real numbers, found {array.dtype}")
+    if array.ndim != len(layout):
+        raise BadInputError(f'the mel has shape {array.shape}, layout "{layout}" has {len(layout)} axes')
+    if layout.endswith("TC"):
+        if array.shape[-1] != spec.n_mels and array.shape[-2] == spec.n_mels:
+            other = layout.replace("TC", "CT")
+            raise BadInputError(f"the mel has shape {array.shape}, whose last axis is not the {spec.n_mels} bands; "
+                                f'the axes look swapped: give layout="{other}"')
+        array = np.swapaxes(array, -1, -2)
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused
+        array = np.array(array, np.float32, order="C")
+    array = array if len(layout) == 3 else array[None]
+    if array.size == 0:
+        raise BadInputError(f"the mel is empty: shape {tuple(np.shape(mel))}")
+    return array
+
+
+def _field(spec: MelSpec, field: str) -> Any:
+    if field == "fmax" and spec.fmax is None:
+        return spec.sample_rate / 2
+    return getattr(spec, field)
+
+
+def _unit(spec: MelSpec) -> float:
+    """Natural logarithms in one unit of the spec's logarithm."""
+    return 1.0 if spec.log_base == "e" else float(np.log(10.0))
+
+
+def _column(values: tuple[float, ...]) -> NDArray[np.float64]:
+    return np.asarray(values, np.float64)[:, None]
