@@ -9,20 +9,21 @@ import numpy as np
 
 from wavegen.engines.base import AbstractEngine, Conditioning, State
 from wavegen.engines.conditioning import ModelConditioning, TableConditioning
+from wavegen.engines.ranges import ActivationRanges
 from wavegen.engines.sampling import uniform
 from wavegen.errors import ConfigError, EngineUnavailableError, ModelFileError, did_you_mean
 
-__all__ = ["ENGINES", "PRECISIONS", "AbstractEngine", "Conditioning", "ModelConditioning", "State",
+__all__ = ["ENGINES", "PRECISIONS", "AbstractEngine", "ActivationRanges", "Conditioning", "ModelConditioning", "State",
            "TableConditioning", "build_engine", "uniform"]
 
 logger = logging.getLogger(__name__)
 
 ENGINES = ("auto", "reference", "numba")
-PRECISIONS = {"reference": ("auto", "f64", "f32"), "numba": ("auto", "f32")}
+PRECISIONS = {"reference": ("auto", "f64", "f32"), "numba": ("auto", "f32", "i16", "i8x15", "i8")}
 
 
 def build_engine(model: Any, engine: str = "auto", precision: str = "auto",
-                 device: str | None = None) -> AbstractEngine:
+                 device: str | None = None, ranges: ActivationRanges | None = None) -> AbstractEngine:
     """The engine that speaks with a model.
 
     Args:
@@ -32,6 +33,7 @@ def build_engine(model: Any, engine: str = "auto", precision: str = "auto",
             plain torch; "numba" the fused CPU loop (WaveNet only).
         precision: "auto" or one of `PRECISIONS`.
         device: torch device of the reference engine; None is the CPU.
+        ranges: of the activations, for the integer precisions of the numba engine.
 
     Raises:
         ConfigError: an engine or precision that does not exist; names the nearest.
@@ -49,7 +51,7 @@ def build_engine(model: Any, engine: str = "auto", precision: str = "auto",
         raise ConfigError(f'the {chosen} engine has no precision "{precision}"; '
                           f"{did_you_mean(precision, PRECISIONS[chosen])}")
     if chosen == "numba":
-        return _numba(model, family, device)
+        return _numba(model, family, precision, device, ranges)
     return _reference(model, family, precision, device)
 
 
@@ -63,7 +65,8 @@ def _choose(family: str, precision: str, device: str | None) -> tuple[str, str]:
     return "numba", "the fastest on a CPU"
 
 
-def _numba(model: Any, family: str, device: str | None) -> AbstractEngine:
+def _numba(model: Any, family: str, precision: str, device: str | None,
+           ranges: ActivationRanges | None) -> AbstractEngine:
     if family != "wavenet":
         raise EngineUnavailableError(f'the numba engine runs WaveNet only, this model is "{family}"; '
                                      f'use engine="reference"')
@@ -73,7 +76,8 @@ def _numba(model: Any, family: str, device: str | None) -> AbstractEngine:
     from wavegen.engines.numba_engine import NumbaEngine
     from wavegen.engines.packing import network_of
 
-    return NumbaEngine(network_of(model), ModelConditioning(model))
+    precision = "f32" if precision == "auto" else precision
+    return NumbaEngine(network_of(model), ModelConditioning(model), precision=precision, ranges=ranges)
 
 
 def _reference(model: Any, family: str, precision: str, device: str | None) -> AbstractEngine:

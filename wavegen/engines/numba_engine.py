@@ -29,6 +29,7 @@ from wavegen.engines.base import (
 )
 from wavegen.engines.conditioning import FrameBlocks, TableConditioning
 from wavegen.engines.packing import Network, PackedWaveNet, pack, pack_frames
+from wavegen.engines.ranges import ActivationRanges
 from wavegen.errors import ConfigError, EngineUnavailableError, did_you_mean
 from wavegen_kernels.cpu import host, jit
 from wavegen_kernels.cpu.layout import Shape
@@ -69,28 +70,29 @@ class NumbaState(State):
 
 
 class NumbaEngine(AbstractEngine):
-    """WaveNet of any shape, float32, one thread.
+    """WaveNet of any shape, one thread.
 
     Args:
         network: the weights.
         conditioning: used where `start` is given none; None holds the bias.
         kernels: "vector", "plain", or "auto": vector where the host has a vector target, unless
             $WAVEGEN_KERNELS says otherwise.
+        precision: "f32", "i16", "i8x15" or "i8".
+        ranges: of the activations; the integer precisions need them.
 
     Raises:
         EngineUnavailableError: vector kernels asked for on a host that cannot run them.
     """
 
     name = "numba"
-    precision = "f32"
 
     def __init__(self, network: Network, conditioning: Conditioning | None = None,
-                 kernels: str = "auto") -> None:
-        self.network = network
+                 kernels: str = "auto", precision: str = "f32", ranges: ActivationRanges | None = None) -> None:
+        self.network, self.precision = network, precision
         self.kernels, target = _choose(kernels)
         self.default_conditioning = conditioning or TableConditioning(
             network.parameters["dilated_bias"][None, None], hop_length=80)
-        self.packed = pack(network, target.registers, target.prefetch)
+        self.packed = pack(network, target.registers, target.prefetch, precision, ranges)
         self.silence = silence_code(network.quantization_channels)
         self._generate = jit.load_vector(self.packed.shape) if self.kernels == "vector" else jit.load_plain()
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from wavegen.audio.mulaw import decode_table
 from wavegen.config import WaveNetConfig
-from wavegen.errors import ModelFileError
+from wavegen.engines.ranges import ActivationRanges
+from wavegen.errors import EngineUnavailableError, ModelFileError
 from wavegen_kernels.cpu import host
 from wavegen_kernels.cpu.lanes import WIDTH
 from wavegen_kernels.cpu.layout import Shape, make_shape
@@ -125,18 +126,23 @@ class PackedWaveNet:
         return int((self.shape.kernel_size - 1) * self.dilations.sum() * self.shape.residual)
 
 
-def pack(network: Network, registers: int, prefetch: int = 0) -> PackedWaveNet:
-    """Lay the weights out in execution order, float32.
+def pack(network: Network, registers: int, prefetch: int = 0, precision: str = "f32",
+         ranges: ActivationRanges | None = None) -> PackedWaveNet:
+    """Lay the weights out in execution order.
 
     Args:
         network: arrays in float32.
         registers, prefetch: see `wavegen_kernels.cpu.host.Target`.
+        precision: one of `wavegen_kernels.cpu.layout.PRECISIONS`.
+        ranges: of the activations; the integer precisions need them.
     """
+    if precision != "f32":
+        raise EngineUnavailableError(f"the numba engine cannot run in {precision} yet; use precision=\"f32\"")
     p = network.parameters
     channels = network.residual_channels
     shape = make_shape(network.num_layers, channels, p["skip_bias"].size, p["output_bias"].size,
                        network.quantization_channels, network.kernel_size, network.input_kernel_size,
-                       network.input_taps, network.input_tanh, registers, prefetch)
+                       network.input_taps, network.input_tanh, registers, prefetch, precision)
     size, layers = shape.residual, network.num_layers
     scale = np.float32(network.residual_scale)
     parts = []
@@ -169,7 +175,7 @@ def pack(network: Network, registers: int, prefetch: int = 0) -> PackedWaveNet:
     assert start == weights.size, (start, weights.size)
     embedding = host.floats(network.input_kernel_size, network.quantization_channels, size)
     embedding[:, :, :channels] = p["embedding"]
-    return PackedWaveNet(shape, np.array([int(value) for value in vars(shape).values()], np.int64), weights,
+    return PackedWaveNet(shape, np.array(shape.sizes, np.int64), weights,
                          embedding, np.array(network.decoded, np.float32),
                          np.array(network.dilations, np.int64), np.array([scale], np.float32))
 

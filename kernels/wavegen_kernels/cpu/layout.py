@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from wavegen_kernels.cpu.lanes import WIDTH
 
+PRECISIONS = ("f32", "i16", "i8x15", "i8")
 DEPTH_UNIT = 16  # depths are multiples of this: of 16 channels, or of 16 input taps
 
 
@@ -23,7 +24,7 @@ class Shape:
     """Padded sizes a loop is specialised for; all channel counts are multiples of 16.
 
     `registers` is the number of lane vectors a panel may hold, `prefetch` how many bytes ahead of
-    their use weights are fetched.
+    their use weights are fetched, `precision` one of `PRECISIONS`.
     """
 
     num_layers: int
@@ -37,6 +38,13 @@ class Shape:
     input_tanh: bool
     registers: int
     prefetch: int = 0
+    precision: str = "f32"
+
+    @property
+    def sizes(self) -> list[int]:
+        """The fields as numbers, the precision as its place in `PRECISIONS`."""
+        fields = vars(self) | {"precision": PRECISIONS.index(self.precision)}
+        return [int(value) for value in fields.values()]
 
     @property
     def gate_pairs(self) -> int:
@@ -104,11 +112,11 @@ def padded(channels: int, limit: int) -> int:
 
 def make_shape(num_layers: int, residual: int, skip: int, output: int, codes: int, kernel_size: int,
                input_kernel_size: int, input_taps: int, input_tanh: bool, registers: int,
-               prefetch: int = 0) -> Shape:
+               prefetch: int = 0, precision: str = "f32") -> Shape:
     """Shape of a network from its true sizes."""
     return Shape(
         num_layers=num_layers, residual=padded(residual, max(1, registers // 2)), skip=padded(skip, registers),
         output=padded(output, registers), codes=padded(codes, registers), kernel_size=kernel_size,
         input_kernel_size=input_kernel_size, input_taps=-(-input_taps // DEPTH_UNIT) * DEPTH_UNIT,
-        input_tanh=input_tanh, registers=registers, prefetch=prefetch)
+        input_tanh=input_tanh, registers=registers, prefetch=prefetch, precision=precision)
 

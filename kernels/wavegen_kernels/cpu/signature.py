@@ -4,7 +4,7 @@
              table, hop, first_frame, position, seeds, streams, inverse_temperature, min_p, uniforms, forced,
              codes, logits, scratch) -> 0
 
-sizes               int64 (11,)         the fields of `layout.Shape`; the vector loop has them built in
+sizes               int64 (12,)         `Shape.sizes`: the fields of `layout.Shape`; the vector loop has them built in
 weights             float32 (W,)        packed by `layout.Shape`
 embedding           float32 (1 or 2, Q, R)   row for the newest code, then for the one before it
 decode              float32 (Q,)        companded value of a code
