@@ -95,3 +95,13 @@ def assert_same_codes(found: np.ndarray, expected: np.ndarray, reference: Any, u
         distance = float(margin(logits, uniforms[row:row + 1, first])[0])
         assert distance <= MARGIN, (f"row {row} first differs at sample {first}: {found[row, first]} where the "
                                     f"reference draws {expected[row, first]}, {distance:.2e} from a border")
+
+
+def make_coefficients(seed: int, batch: int, frames: int, order: int = 16, radius: float = 0.9) -> np.ndarray:
+    """Coefficients of linear predictions whose poles lie inside `radius`: float32 (batch, frames, order)."""
+    rng = np.random.default_rng(seed)
+    coefficients = np.zeros((batch, frames, order), np.float32)
+    for row, frame in np.ndindex(batch, frames):
+        poles = radius * rng.random(order // 2) * np.exp(1j * np.pi * rng.random(order // 2))
+        coefficients[row, frame, : 2 * (order // 2)] = -np.poly(np.concatenate([poles, poles.conj()])).real[1:]
+    return coefficients

@@ -125,7 +125,9 @@ class WaveNetConfig(Config):
     residual_scale: float = Field(1.0, gt=0)
     skip_scale: float = Field(1.0, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)  # on the skip sum, in training
-    signal_path: Literal["direct"] = "direct"
+    signal_path: Literal["direct", "lpc"] = "direct"  # codes of the signal, or of what linear prediction leaves
+    lpc_order: int = Field(16, ge=1, le=64)  # coefficients a sample, of the path lpc
+    preemphasis: float = Field(0.85, ge=0, lt=1)  # of the path lpc; undone on the way out
     conditioning: ConditioningConfig = ConditioningConfig()
 
     @property
@@ -134,8 +136,8 @@ class WaveNetConfig(Config):
 
     @property
     def receptive_field(self) -> int:
-        """Number of past samples one prediction can depend on, exactly."""
-        inputs = max(self.input_kernel_size, self.input_taps)
+        """Number of past inputs one prediction can depend on, exactly."""
+        inputs = max(self.input_kernel_size if self.signal_path == "direct" else 1, self.input_taps)
         return inputs + (self.kernel_size - 1) * sum(self.dilations)
 
 

@@ -95,3 +95,14 @@ def test_a_number_of_channels_without_a_codec_is_refused(channels):
 def test_the_table_cannot_be_changed_by_accident():
     with pytest.raises(ValueError, match="read-only"):
         mulaw.decode_table(256)[0] = 0.0
+
+
+@pytest.mark.parametrize("quantization_channels", [2, 3, 30, 64, 256, 1024, 65536])
+def test_the_thresholds_are_where_the_code_changes(quantization_channels):
+    table = mulaw.thresholds(quantization_channels)
+    assert table.dtype == np.float32 and len(table) == quantization_channels - 1 and (np.diff(table) > 0).all()
+    assert np.array_equal(mulaw.encode(table, quantization_channels), np.arange(1, quantization_channels))
+    below = np.nextafter(table, np.float32(-1))
+    assert np.array_equal(mulaw.encode(below, quantization_channels), np.arange(quantization_channels - 1))
+    x = np.random.default_rng(0).uniform(-1, 1, 5000).astype(np.float32)
+    assert np.array_equal(np.searchsorted(table, x, side="right"), mulaw.encode(x, quantization_channels))

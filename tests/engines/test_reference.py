@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from networks import make_rnn, make_wavenet, random_codes
+from networks import make_coefficients, make_rnn, make_wavenet, random_codes
+from wavegen.audio import lpc
 from wavegen.engines import ModelConditioning, build_engine
+from wavegen.errors import ConfigError
 from wavegen.models import ConditioningInputs
 
 INPUTS = ConditioningInputs(label=torch.tensor([2, 0]), num_samples=torch.tensor([60, 90]))
@@ -49,3 +51,30 @@ def test_no_samples_no_trouble():
     engine = build_engine(make_wavenet(), "reference")
     assert engine.logits(np.zeros((2, 0), np.int64)).shape == (2, 0, 64)
     assert engine.step(engine.start(2), 0).shape == (2, 0)
+
+
+@pytest.mark.parametrize("options", [{}, {"input_taps": 20, "input_tanh": True, "kernel_size": 3}, {"lpc_order": 5}])
+@pytest.mark.parametrize("quantization_channels", [64, 99])
+def test_the_excitation_of_an_analysis_gives_the_logits_of_the_training_form(options, quantization_channels):
+    model = make_wavenet(signal_path="lpc", quantization_channels=quantization_channels, **options)
+    coefficients = make_coefficients(0, 2, 5, model.config.lpc_order)
+    signal = np.random.default_rng(0).normal(scale=0.2, size=(2, 75)).astype(np.float32)
+    analysis = lpc.analyze(signal, coefficients, model.hop_length, quantization_channels)
+    inputs = ConditioningInputs(prediction=torch.from_numpy(coefficients))
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(analysis.inputs), inputs, torch.from_numpy(analysis.signal)).numpy()
+    conditioning = ModelConditioning(model, inputs)
+    found = build_engine(model, "reference").logits(analysis.codes, conditioning)
+    assert np.abs(found - expected).max() < 3e-5
+    single = build_engine(model, "reference", "f32").logits(analysis.codes, conditioning)
+    assert np.abs(found - single).max() < 3e-5, "the signal path is float32 in every precision"
+
+
+def test_codes_of_the_wrong_signal_path_are_refused():
+    model = make_wavenet(signal_path="lpc", input_taps=2)
+    with pytest.raises(ConfigError, match=r"path lpc takes codes \(B, T, 3\)"):
+        model(torch.zeros(1, 5, dtype=torch.int64))
+    with pytest.raises(ConfigError, match="needs the coded signal"):
+        model(torch.zeros(1, 5, 3, dtype=torch.int64))
+    with pytest.raises(ConfigError, match=r"path direct takes codes \(B, T\)"):
+        make_wavenet()(torch.zeros(1, 5, 3, dtype=torch.int64))

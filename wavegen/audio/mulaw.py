@@ -96,6 +96,38 @@ def decode_table(quantization_channels: int = 256) -> np.ndarray:
     return table
 
 
+@lru_cache(maxsize=8)
+def thresholds(quantization_channels: int = 256) -> np.ndarray:
+    """The least amplitude of every code but the first: float32 (Q - 1,), increasing, read-only.
+
+    The code of a float32 amplitude x in [-1, 1] is the number of thresholds <= x, exactly: a search
+    in this table needs no logarithm and gives the same code on every machine.
+    """
+    codes, values = np.arange(1, quantization_channels), decode_table(quantization_channels)
+    # Floats in order are integers in order once the sign is taken care of: halve the way from one
+    # code's amplitude to the next until a single float is left.
+    low, high = (_order(array).astype(np.int64) for array in (values[:-1], values[1:]))
+    while (high - low > 1).any():
+        middle = (low + high) // 2
+        above = encode(_unorder(middle), quantization_channels) >= codes
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    table: np.ndarray = _unorder(high)
+    table.flags.writeable = False
+    return table
+
+
+def _order(values: np.ndarray) -> np.ndarray:
+    """float32 as integers that increase with them."""
+    bits = values.view(np.int32)
+    return np.where(bits >= 0, bits, np.int32(-(2**31)) - bits)
+
+
+def _unorder(places: np.ndarray) -> np.ndarray:
+    places = places.astype(np.int32)
+    bits: np.ndarray = np.where(places >= 0, places, np.int32(-(2**31)) - places)
+    return bits.view(np.float32)
+
+
 def _mu(quantization_channels: int) -> int:
     if not 2 <= quantization_channels <= 65536:
         raise ValueError(f"quantization_channels must lie in [2, 65536], found {quantization_channels}")

@@ -38,6 +38,14 @@ class Conditioning(ABC):
     def frames(self, start: int, stop: int) -> NDArray[np.float32]:
         """Frames [start, stop) as float32 (batch_size, stop - start, L, columns), C-contiguous."""
 
+    def prediction(self, start: int, stop: int) -> NDArray[np.float32] | None:
+        """Coefficients of the signal path lpc for frames [start, stop): float32 (batch_size or 1, stop - start, order).
+
+        What a frame holds must not depend on which frames are asked for together. None where the
+        model speaks the signal itself.
+        """
+        return None
+
 
 class State(ABC):
     """Where a generation stands."""

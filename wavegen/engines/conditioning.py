@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from wavegen.audio.lpc import MAX_COEFFICIENT
 from wavegen.engines.base import Conditioning
 from wavegen.errors import BadInputError, ConfigError
 from wavegen.models import ConditioningInputs
@@ -37,19 +38,38 @@ class ModelConditioning(Conditioning):
             return np.ascontiguousarray(table.to("cpu", torch.float32).numpy())
 
 
-class TableConditioning(Conditioning):
-    """Frames from an array (B, F, L, columns) or (F, L, columns); the last frame holds on."""
+    def prediction(self, start: int, stop: int) -> Frames | None:
+        with torch.inference_mode():
+            table = getattr(self.model, "prediction_table", lambda *_: None)(self.inputs, start, stop - start)
+            return None if table is None else np.ascontiguousarray(table.to("cpu", torch.float32).numpy())
 
-    def __init__(self, table: ArrayLike, hop_length: int) -> None:
+
+class TableConditioning(Conditioning):
+    """Frames from an array (B, F, L, columns) or (F, L, columns); the last frame holds on.
+
+    Args:
+        table: the frames.
+        hop_length: samples a frame is held for.
+        coefficients: of the signal path lpc, (B or 1, F', order); the last frame holds on.
+    """
+
+    def __init__(self, table: ArrayLike, hop_length: int, coefficients: ArrayLike | None = None) -> None:
         array = np.asarray(table, np.float32)
         array = array[None] if array.ndim == 3 else array
         if array.ndim != 4 or 0 in array.shape:
             raise ConfigError(f"a conditioning table is (B, frames, layers, columns), found {array.shape}")
         self.table, self.hop_length, self.batch_size = array, int(hop_length), array.shape[0]
+        self.coefficients = None if coefficients is None else np.asarray(coefficients, np.float32)
 
     def frames(self, start: int, stop: int) -> Frames:
         index = np.minimum(np.arange(start, stop), self.table.shape[1] - 1)
         return np.ascontiguousarray(self.table[:, index])
+
+    def prediction(self, start: int, stop: int) -> Frames | None:
+        if self.coefficients is None:
+            return None
+        index = np.minimum(np.arange(start, stop), self.coefficients.shape[1] - 1)
+        return np.ascontiguousarray(self.coefficients[:, index])
 
 
 class FrameBlocks:
@@ -58,22 +78,31 @@ class FrameBlocks:
     So memory does not grow with the length of the audio, and which frames are computed together
     does not depend on the chunking. The latest block is kept; a copy shares it, as it is never
     written.
+
+    Args:
+        conditioning: where the frames come from.
+        columns: layers and columns of a frame.
+        convert: applied to each block.
+        order: coefficients a frame of the signal path lpc has, 0 on the path direct.
     """
 
     def __init__(self, conditioning: Conditioning, columns: tuple[int, int],
-                 convert: Callable[[Frames], Frames] = lambda frames: frames) -> None:
-        self.conditioning, self.columns, self.convert = conditioning, columns, convert
+                 convert: Callable[[Frames], Frames] = lambda frames: frames, order: int = 0) -> None:
+        self.conditioning, self.columns, self.convert, self.order = conditioning, columns, convert, order
         wanted = BLOCK_SAMPLES // conditioning.hop_length
         self.block_frames = max(1, min(MAX_BLOCK_FRAMES, wanted))
         self._index, self._block = -1, np.zeros((0, 0, 0, 0), np.float32)
+        self.prediction: Frames = np.zeros((1, self.block_frames, 0), np.float32)
 
     def copy(self) -> FrameBlocks:
-        other = FrameBlocks(self.conditioning, self.columns, self.convert)
-        other._index, other._block = self._index, self._block
+        other = object.__new__(FrameBlocks)
+        other.__dict__.update(self.__dict__)
         return other
 
     def at(self, position: int) -> tuple[Frames, int, int]:
         """The block of frames of sample `position`, its first frame, and the first sample after it.
+
+        `prediction` then holds the coefficients of the same frames, float32 (B or 1, frames, order).
 
         Raises:
             ConfigError: frames of another shape than the model's layers.
@@ -84,6 +113,8 @@ class FrameBlocks:
         first = index * count
         if index != self._index:
             block = self.convert(self._checked(self.conditioning.frames(first, first + count), first))
+            if self.order:
+                self.prediction = self._checked_prediction(self.conditioning.prediction(first, first + count), first)
             self._index, self._block = index, block
         return self._block, first, (first + count) * hop
 
@@ -96,3 +127,18 @@ class FrameBlocks:
             raise BadInputError(f"the conditioning of row {row} is not finite at frame {first + frame}, "
                                 f"layer {layer}; nothing was generated from it")
         return frames
+
+    def _checked_prediction(self, coefficients: Frames | None, first: int) -> Frames:
+        if coefficients is None:
+            raise ConfigError("this model speaks what a linear prediction leaves over; the conditioning gives no "
+                              "coefficients (Conditioning.prediction)")
+        rows, wanted = self.conditioning.batch_size, (self.block_frames, self.order)
+        if coefficients.ndim != 3 or coefficients.shape[0] not in (1, rows) or coefficients.shape[1:] != wanted:
+            raise ConfigError(f"the conditioning gives prediction coefficients {coefficients.shape}, the model needs "
+                              f"{(rows, *wanted)}")
+        good = np.abs(coefficients) <= MAX_COEFFICIENT
+        if not good.all():
+            row, frame, _ = np.argwhere(~good)[0]
+            raise BadInputError(f"the prediction coefficients of row {row} are not finite, or absurdly large, at "
+                                f"frame {first + frame}; nothing was generated from them")
+        return np.ascontiguousarray(coefficients, np.float32)

@@ -88,6 +88,9 @@ class NumbaEngine(AbstractEngine):
 
     def __init__(self, network: Network, conditioning: Conditioning | None = None,
                  kernels: str = "auto", precision: str = "f32", ranges: ActivationRanges | None = None) -> None:
+        if network.lpc_order:
+            raise EngineUnavailableError("the numba engine does not run the signal path lpc yet; "
+                                         'use engine="reference"')
         self.network, self.precision = network, precision
         self.kernels, target = _choose(kernels)
         self.default_conditioning = conditioning or TableConditioning(

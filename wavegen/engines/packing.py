@@ -36,6 +36,7 @@ class Network:
     residual_scale: float = 1.0
     skip_scale: float = 1.0
     input_tanh: bool = False
+    lpc_order: int = 0  # coefficients of the signal path lpc, 0 on the path direct
 
     @property
     def num_layers(self) -> int:
@@ -51,6 +52,7 @@ class Network:
 
     @property
     def input_kernel_size(self) -> int:
+        """Rows of the embedding: the last codes, or on the path lpc the codes of s[t-1], p[t] and e[t-1]."""
         return int(self.parameters["embedding"].shape[0])
 
     @property
@@ -77,7 +79,7 @@ def make_network(parameters: Mapping[str, Any], config: WaveNetConfig) -> Networ
     channels, skip, hidden = config.residual_channels, config.skip_channels, config.output_channels
     codes = np.shape(parameters["embedding"])[1] if "embedding" in parameters else 0
     shapes: dict[str, tuple[int, ...]] = {
-        "embedding": (config.input_kernel_size, codes, channels),
+        "embedding": (3 if config.signal_path == "lpc" else config.input_kernel_size, codes, channels),
         "dilated_weight": (layers, kernel, channels, 2 * channels), "dilated_bias": (layers, 2 * channels),
         "residual_weight": (layers - 1, channels, channels), "residual_bias": (layers - 1, channels),
         "skip_weight": (layers * channels, skip), "skip_bias": (skip,),
@@ -99,7 +101,8 @@ def make_network(parameters: Mapping[str, Any], config: WaveNetConfig) -> Networ
             raise ModelFileError(f'parameter "{name}" holds NaN or infinity; the training has diverged, '
                                  f'use an earlier checkpoint')
         arrays[name] = array
-    return Network(arrays, config.dilations, config.residual_scale, config.skip_scale, config.input_tanh)
+    return Network(arrays, config.dilations, config.residual_scale, config.skip_scale, config.input_tanh,
+                   config.lpc_order if config.signal_path == "lpc" else 0)
 
 
 def network_of(model: Any) -> Network:

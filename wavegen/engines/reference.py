@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from wavegen.audio.mulaw import silence_code
+from wavegen.audio.mulaw import silence_code, thresholds
 from wavegen.engines.base import (
     AbstractEngine,
     Conditioning,
@@ -43,6 +43,7 @@ class Stepper(ABC):
 
     block_rows: int
     columns: tuple[int, int]  # layers and columns of a conditioning frame
+    order = 0  # coefficients of a linear prediction, 0 for a model that speaks the signal itself
     device: torch.device
     silence: int
     quantization_channels: int
@@ -52,7 +53,7 @@ class Stepper(ABC):
         """Memory of a block before the first sample: tensors and lists of tensors."""
 
     @abstractmethod
-    def step(self, memory: dict[str, Any], previous: Tensor, frame: Tensor, t: int,
+    def step(self, memory: dict[str, Any], previous: Tensor, frame: Tensor, prediction: Tensor, t: int,
              trace: Trace | None) -> Tensor:
         """Logits (block_rows, Q) of sample t.
 
@@ -60,6 +61,7 @@ class Stepper(ABC):
             memory: updated in place.
             previous: int64 (block_rows,), the code before.
             frame: (block_rows, layers, columns).
+            prediction: float32 (block_rows, order), coefficients of the path lpc.
             trace: takes the intermediate results, if given.
         """
 
@@ -76,25 +78,28 @@ class WaveNetStepper(Stepper):
         self.silence = silence_code(network.quantization_channels)
         self.p = {name: torch.tensor(value, dtype=dtype, device=device)
                   for name, value in network.parameters.items()}
-        self.decoded = torch.tensor(network.decoded, dtype=dtype, device=device)
+        self.decoded = torch.tensor(network.decoded, device=device)
+        self.thresholds = torch.tensor(thresholds(network.quantization_channels), device=device)
+        self.order = network.lpc_order
 
     def start(self) -> dict[str, Any]:
         network, past = self.network, self.network.kernel_size - 1
         codes = max(network.input_kernel_size, network.input_taps)
         like = self.p["embedding"]
-        return {"codes": torch.full((self.block_rows, codes), self.silence, device=self.device),
-                "rings": [like.new_zeros(past * dilation, self.block_rows, network.residual_channels)
-                          for dilation in network.dilations]}
+        memory: dict[str, Any] = {"codes": torch.full((self.block_rows, codes), self.silence, device=self.device)}
+        if self.order:
+            # The signal is float32 whatever the network computes in: every engine has the same.
+            past_samples = max(self.order, network.input_taps)
+            memory |= {"signal": torch.zeros(self.block_rows, past_samples, device=self.device),
+                       "predicted": torch.zeros(self.block_rows, device=self.device)}
+        rings = [like.new_zeros(past * dilation, self.block_rows, network.residual_channels)
+                 for dilation in network.dilations]
+        return memory | {"rings": rings}
 
-    def step(self, memory: dict[str, Any], previous: Tensor, frame: Tensor, t: int,
+    def step(self, memory: dict[str, Any], previous: Tensor, frame: Tensor, prediction: Tensor, t: int,
              trace: Trace | None) -> Tensor:
         network, p = self.network, self.p
-        memory["codes"] = torch.cat([previous[:, None], memory["codes"][:, :-1]], dim=1)  # newest first
-        h = p["embedding"][0][memory["codes"][:, 0]]
-        if network.input_kernel_size > 1:
-            h = h + p["embedding"][1][memory["codes"][:, 1]]
-        if network.input_taps:
-            h = h + self.decoded[memory["codes"][:, :network.input_taps]] @ p["input_projection"]
+        h = self._excitation(memory, previous, prediction, t) if self.order else self._codes(memory, previous)
         if network.input_tanh:
             h = torch.tanh(h)
         inputs, gated = [], []
@@ -110,6 +115,35 @@ class WaveNetStepper(Stepper):
         if trace is not None:
             trace |= {"h": torch.stack(inputs, 1), "z": torch.stack(gated, 1), "s": s, "o": o}
         return o @ p["end_weight"] + p["end_bias"]
+
+    def _codes(self, memory: dict[str, Any], previous: Tensor) -> Tensor:
+        """Input of the first layer on the path direct."""
+        network, p = self.network, self.p
+        memory["codes"] = torch.cat([previous[:, None], memory["codes"][:, :-1]], dim=1)  # newest first
+        h = p["embedding"][0][memory["codes"][:, 0]]
+        if network.input_kernel_size > 1:
+            h = h + p["embedding"][1][memory["codes"][:, 1]]
+        if network.input_taps:
+            decoded = self.decoded[memory["codes"][:, :network.input_taps]].to(h.dtype)
+            h = h + decoded @ p["input_projection"]
+        return h
+
+    def _excitation(self, memory: dict[str, Any], previous: Tensor, prediction: Tensor, t: int) -> Tensor:
+        """Input of the first layer on the path lpc; see `wavegen.audio.lpc`."""
+        if t > 0:
+            newest = (memory["predicted"] + self.decoded[previous]).clamp(-1, 1)
+            memory["signal"] = torch.cat([newest[:, None], memory["signal"][:, :-1]], dim=1)
+        signal, embedding = memory["signal"], self.p["embedding"]
+        predicted = torch.zeros_like(memory["predicted"])
+        for i in range(self.order):
+            predicted = predicted + prediction[:, i] * signal[:, i]
+        memory["predicted"] = predicted = predicted.clamp(-1, 1)
+        before, about = (torch.bucketize(x.contiguous(), self.thresholds, right=True)
+                         for x in (signal[:, 0], predicted))
+        h = embedding[0][before] + embedding[1][about] + embedding[2][previous]
+        if self.network.input_taps:
+            h = h + signal[:, :self.network.input_taps].to(h.dtype) @ self.p["input_projection"]
+        return h
 
     def _gate(self, ring: Tensor, h: Tensor, layer: int, dilation: int, bias: Tensor, t: int) -> Tensor:
         weight, length = self.p["dilated_weight"][layer], len(ring)
@@ -137,7 +171,7 @@ class RNNStepper(Stepper):
     def start(self) -> dict[str, Any]:
         return {"hidden": self.model.initial_state(self.block_rows)}
 
-    def step(self, memory: dict[str, Any], previous: Tensor, frame: Tensor, t: int,
+    def step(self, memory: dict[str, Any], previous: Tensor, frame: Tensor, prediction: Tensor, t: int,
              trace: Trace | None) -> Tensor:
         logits, memory["hidden"] = self.model.step(previous, memory["hidden"], frame[:, 0])
         if trace is not None:
@@ -186,7 +220,7 @@ class ReferenceEngine(AbstractEngine):
         rows = make_rows(batch_size, seeds, streams, temperature, min_p)
         conditioning = conditioning or self.default_conditioning
         check_conditioning(conditioning, batch_size)
-        blocks = FrameBlocks(conditioning, self.stepper.columns)
+        blocks = FrameBlocks(conditioning, self.stepper.columns, order=self.stepper.order)
         blocks.at(0)  # a condition that is missing or not finite is refused here, not after the first samples
         with torch.inference_mode():
             return ReferenceState(rows, blocks, self.stepper)
@@ -234,14 +268,17 @@ class ReferenceEngine(AbstractEngine):
     def _sample(self, state: ReferenceState, want_trace: bool) -> dict[str, NDArray[Any]]:
         """Logits (B, Q) of the next sample, and with `want_trace` all intermediate results."""
         table, first, _ = state.blocks.at(state.position)
-        frame = table[:, state.position // state.blocks.conditioning.hop_length - first]
-        frame = _padded(np.broadcast_to(frame, (state.batch_size, *frame.shape[1:])), state.padded)
+        index = state.position // state.blocks.conditioning.hop_length - first
+        frame, prediction = (
+            _padded(np.broadcast_to(rows[:, index], (state.batch_size, *rows.shape[2:])), state.padded)
+            for rows in (table, state.blocks.prediction))
         previous = _padded(state.previous, state.padded)
         results: list[Trace] = []
         for index, memory in enumerate(state.memories):
             rows = slice(index * self.stepper.block_rows, (index + 1) * self.stepper.block_rows)
             trace: Trace = {}
             logits = self.stepper.step(memory, self._tensor(previous[rows]), self._tensor(frame[rows]),
+                                       torch.tensor(prediction[rows], device=self.stepper.device),
                                        state.position, trace if want_trace else None)
             results.append(trace | {"logits": logits})
         return {name: np.concatenate([result[name].cpu().numpy() for result in results])[:state.batch_size]

@@ -26,17 +26,20 @@ class ConditioningInputs:
         speaker: int64 (B,), index into the vocabulary's speakers.
         num_samples: int64 (B,), intended length of the clip, which drives the progress clock.
         start_frame: int64 (B,), conditioning frame of the first sample of a window; None is 0.
+        prediction: float32 (B or 1, F, order), coefficients of the linear prediction of the signal
+            path lpc at frame rate, as `wavegen.audio.lpc.mel_to_lpc` gives them.
     """
 
     label: Tensor | None = None
     speaker: Tensor | None = None
     num_samples: Tensor | None = None
     start_frame: Tensor | None = None
+    prediction: Tensor | None = None
 
     def to(self, device: torch.device | str) -> ConditioningInputs:
         """The same conditions on another device."""
         moved = [None if value is None else value.to(device)
-                 for value in (self.label, self.speaker, self.num_samples, self.start_frame)]
+                 for value in (self.label, self.speaker, self.num_samples, self.start_frame, self.prediction)]
         return ConditioningInputs(*moved)
 
 

@@ -13,22 +13,17 @@ so that LLVM vectorises the loop without a vector math library.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-F = TypeVar("F", bound=Callable[..., Any])
+from wavegen.audio.compiled import compiled
 
 
-def _kernel(function: F) -> F:
-    options = {"nogil": True, "fastmath": {"contract", "nsz", "arcp", "reassoc"}, "error_model": "numpy"}
-    try:
-        return njit(cache=True, **options)(function)  # type: ignore[no-any-return]
-    except RuntimeError:  # nowhere to keep a cache: home and site-packages are read-only
-        return njit(**options)(function)  # type: ignore[no-any-return]
+def _kernel(function: Any) -> Any:
+    return compiled(function, fastmath={"contract", "nsz", "arcp", "reassoc"})
 
 
 @njit(inline="always")

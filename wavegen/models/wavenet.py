@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from wavegen.audio.mulaw import decode_table, silence_code
 from wavegen.config import AudioConfig, Vocabulary, WaveNetConfig
+from wavegen.errors import ConfigError
 from wavegen.models.conditioning import ConditioningInputs, ConditioningNetwork
 from wavegen.models.stack import gated_stack
 
@@ -30,6 +31,9 @@ class WaveNet(nn.Module):
     logits = relu(relu(skip skip_scale) W_out + b) W_end + b
 
     Before the first sample the codes are silence and h is zero. All weights are input-major.
+
+    On the signal path lpc (`wavegen.audio.lpc`) the codes are those of the excitation, and h0 is
+    E_0[code of s[t-1]] + E_1[code of p[t]] + E_2[e[t-1]] + sum_j s[t-1-j] W_in[j].
     """
 
     decoded: Tensor  # (Q,) waveform value of each code
@@ -42,7 +46,8 @@ class WaveNet(nn.Module):
         layers, kernel, channels = config.num_layers, config.kernel_size, config.residual_channels
         skip, hidden, codes = config.skip_channels, config.output_channels, audio.quantization_channels
 
-        self.embedding = nn.Parameter(_smooth_embedding(config.input_kernel_size, codes, channels))
+        rows = 3 if config.signal_path == "lpc" else config.input_kernel_size
+        self.embedding = nn.Parameter(_smooth_embedding(rows, codes, channels))
         if config.input_taps:
             # A decoded sample is small where a code is informative, hence the large start.
             self.input_projection = nn.Parameter(torch.randn(config.input_taps, channels) * 0.3)
@@ -84,18 +89,24 @@ class WaveNet(nn.Module):
         """Samples one conditioning frame is held for."""
         return self.config.conditioning.hop_length
 
-    def forward(self, previous_codes: Tensor, inputs: ConditioningInputs | None = None) -> Tensor:
+    def forward(self, previous_codes: Tensor, inputs: ConditioningInputs | None = None,
+                signal: Tensor | None = None) -> Tensor:
         """Logits of every sample, given the codes before it.
 
         Args:
-            previous_codes: int64 (B, T), the code before each sample; silence at the start.
+            previous_codes: int64 (B, T), the code before each sample; silence at the start. On the path
+                lpc int64 (B, T, 3), `wavegen.audio.lpc.Analysis.inputs`.
             inputs: conditions of the batch.
+            signal: float (B, T), the coded signal, for a model of the path lpc with `input_taps`.
 
         Returns:
             float32 (B, T, Q).
+
+        Raises:
+            ConfigError: codes of the other signal path, or no signal where the model needs it.
         """
-        batch, num_samples = previous_codes.shape
-        h = self.embed(previous_codes)
+        batch, num_samples = previous_codes.shape[:2]
+        h = self.embed(previous_codes, signal)
         table = self._table(inputs or ConditioningInputs(), batch, 0, -(-num_samples // self.hop_length))
         config = self.config
         z = gated_stack(h, table, self.dilated_weight, self.residual_weight,
@@ -109,8 +120,29 @@ class WaveNet(nn.Module):
         logits = self._linear(hidden, "end").to(torch.promote_types(torch.float32, h.dtype))
         return logits.view(num_samples, batch, -1).transpose(0, 1)
 
-    def embed(self, previous_codes: Tensor) -> Tensor:
-        """Input (T, B, R) of the first layer, time-major, from codes (B, T)."""
+    def embed(self, previous_codes: Tensor, signal: Tensor | None = None) -> Tensor:
+        """Input (T, B, R) of the first layer, time-major; arguments as of `forward`."""
+        axes = 3 if self.config.signal_path == "lpc" else 2
+        if previous_codes.ndim != axes:
+            wanted = "(B, T, 3): codes of s[t-1], p[t], e[t-1]" if axes == 3 else "(B, T)"
+            raise ConfigError(f"a model of the signal path {self.config.signal_path} takes codes {wanted}; "
+                              f"found {tuple(previous_codes.shape)}")
+        h = self._embed_excitation(previous_codes, signal) if axes == 3 else self._embed_codes(previous_codes)
+        return torch.tanh(h) if self.config.input_tanh else h
+
+    def _embed_excitation(self, previous_codes: Tensor, signal: Tensor | None) -> Tensor:
+        codes, taps = previous_codes.transpose(0, 1), self.config.input_taps
+        h: Tensor = functional.embedding(codes[..., 0], self.embedding[0])
+        for row in (1, 2):
+            h = h + functional.embedding(codes[..., row], self.embedding[row])
+        if taps:
+            if signal is None:
+                raise ConfigError("this model has input_taps on the signal path lpc and needs the coded signal")
+            past = functional.pad(signal.to(self.embedding.dtype).t()[:-1], (0, 0, taps, 0))
+            h = h + past.unfold(0, taps, 1) @ self.input_projection.flip(0)
+        return h
+
+    def _embed_codes(self, previous_codes: Tensor) -> Tensor:
         codes = previous_codes.t()
         num_samples, config = codes.shape[0], self.config
         reach = max(config.input_kernel_size, config.input_taps) - 1
@@ -123,7 +155,25 @@ class WaveNet(nn.Module):
             # unfold gives the oldest sample first; the projection's first row is the newest.
             taps = decoded[reach - config.input_taps + 1 :].unfold(0, config.input_taps, 1)
             h = h + taps @ self.input_projection.flip(0)
-        return torch.tanh(h) if config.input_tanh else h
+        return h
+
+    def prediction_table(self, inputs: ConditioningInputs, start_frame: int, num_frames: int) -> Tensor | None:
+        """Coefficients (B or 1, num_frames, order) of the path lpc, None on the path direct; the last holds on.
+
+        Raises:
+            ConfigError: the model needs coefficients and was given none, or of another order.
+        """
+        config, given = self.config, inputs.prediction
+        if config.signal_path == "direct":
+            return None
+        if given is None:
+            raise ConfigError("this model speaks what a linear prediction leaves over and needs the coefficients "
+                              "(prediction); wavegen.audio.lpc.mel_to_lpc computes them from a mel spectrogram")
+        if given.ndim != 3 or given.shape[2] != config.lpc_order or 0 in given.shape:
+            raise ConfigError(f"prediction coefficients must be (B, frames, {config.lpc_order}), "
+                              f"found {tuple(given.shape)}")
+        frames = torch.arange(start_frame, start_frame + num_frames, device=given.device)
+        return given[:, frames.clamp(max=given.shape[1] - 1)]
 
     def conditioning_table(self, inputs: ConditioningInputs, start_frame: int, num_frames: int) -> Tensor:
         """Bias of the dilated convolutions plus conditioning, (B, num_frames, L, 2R)."""
