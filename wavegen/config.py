@@ -83,15 +83,21 @@ class PrepareConfig(Config):
     glob: str = "**/*"  # below --data; files soundfile cannot open are reported and skipped
     pattern: str | None = None  # regular expression on the path below --data, "/" separated;
     # its named groups `label`, `speaker`, `id`, `text` fill the index, others serve `splits`
+    label_rules: tuple[tuple[str, str], ...] = ()  # (label, regular expression): the first expression found
+    # in the path below --data names the label, case ignored; instead of a group `label`
     manifest: str | None = None  # JSON lines below --data: path, label, speaker, id, text, split
     labels: tuple[str, ...] | None = None  # order of label ids; None is sorted order of appearance
     speakers: tuple[str, ...] | None = None
     splits: dict[str, dict[str, tuple[str, ...]]] = {}  # split -> {group: values}; rest is train
-    hash_splits: dict[str, float] = {}  # split -> share, by a stable hash of the id
+    hash_splits: dict[str, float] = {}  # split -> share, by a stable hash
+    hash_group: str = "id"  # what is hashed: `speaker` keeps all clips of a speaker in one split
+    hash_function: Literal["sha256", "speech_commands"] = "sha256"  # the second is that corpus's official one
     normalize: Literal["peak", "none"] = "peak"
     peak: float = Field(0.9, gt=0, le=1)  # full scale 1
     remove_dc: bool = True
     trim: TrimConfig | None = TrimConfig()
+    crop_seconds: float | None = Field(None, gt=0)  # longer clips are cut here, after trimming
+    crop_fade_ms: float = Field(100.0, ge=0)  # a clip that was cut fades out over this
     fade_in_ms: float = Field(3.0, ge=0)
     fade_out_ms: float = Field(10.0, ge=0)
     min_seconds: float = Field(0.0, ge=0)  # shorter clips are reported and skipped

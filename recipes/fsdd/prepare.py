@@ -15,18 +15,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import http.client
-import os
-import shutil
 import sys
-import tempfile
-import urllib.request
 import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from wavegen.config import Recipe, load_recipe
+from wavegen.data.fetch import fetch as fetch_archive
 from wavegen.data.prepare import prepare
 from wavegen.errors import BadInputError, WavegenError
 
@@ -36,7 +32,6 @@ NUM_FILES = 3000
 DIGEST = "1801eae019c063377d98f831d3f93574f259475df7332bb0e3d1b080fb5e6959"
 MAX_ARCHIVE_BYTES = 200_000_000  # ten times the real one: more is something else
 MAX_FILE_BYTES = 1_000_000
-TIMEOUT = 60  # seconds without an answer
 
 
 def main() -> int:
@@ -97,43 +92,18 @@ def fetch(cache: Path, url: str = URL) -> Path:
         BadInputError: no network, or what came is not the data set; nothing is left behind. Or `cache`
             holds something else, which is left alone.
     """
-    if (cache / "recordings").is_dir() and digest((cache / "recordings").glob("*.wav")) == DIGEST:
-        return cache
-    if cache.exists() and (not cache.is_dir() or any(cache.iterdir())):
-        raise BadInputError(f"{cache} exists and is not the whole data set; pass --data {cache} to use it as it is, "
-                            "or --cache DIR to download elsewhere")
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{cache.name}.", suffix=".part", dir=cache.parent))
-    try:
-        archive = scratch / "archive.zip"
-        download(url, archive)
-        unpack(archive, scratch / "new" / "recordings")
-        found = sorted((scratch / "new" / "recordings").glob("*.wav"))
+    def unpack_all(archive: Path, folder: Path) -> None:
+        unpack(archive, folder / "recordings")
+        found = sorted((folder / "recordings").glob("*.wav"))
         if len(found) != NUM_FILES or digest(found) != DIGEST:
             raise BadInputError(f"{url} holds {len(found)} recordings that are not the {NUM_FILES} expected "
                                 f"(digest {digest(found)[:12]}, wanted {DIGEST[:12]}); try again, or unpack the data "
                                 "set yourself and pass --data DIR")
-        os.replace(scratch / "new", cache)  # an empty folder may be in its place, nothing else
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return cache
 
+    def is_complete(folder: Path) -> bool:
+        return digest((folder / "recordings").glob("*.wav")) == DIGEST
 
-def download(url: str, path: Path) -> None:
-    """Fetch a file of at most `MAX_ARCHIVE_BYTES`."""
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as response, path.open("wb") as file:
-            total = 0
-            while block := response.read(1 << 16):
-                total += len(block)
-                if total > MAX_ARCHIVE_BYTES:
-                    raise BadInputError(f"{url} is larger than {MAX_ARCHIVE_BYTES} bytes: not the data set")
-                file.write(block)
-                _show(total)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise BadInputError(f"{url} cannot be downloaded ({reason}); on a machine without a network pass "
-                            "--data DIR with the unpacked wavs") from error
+    return fetch_archive(url, cache, MAX_ARCHIVE_BYTES, unpack_all, is_complete)
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -159,11 +129,6 @@ def digest(paths: Iterable[Path]) -> str:
     for path in sorted(paths, key=lambda path: path.name):
         total.update(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n".encode())
     return total.hexdigest()
-
-
-def _show(num_bytes: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\rdownloaded {num_bytes / 1e6:.1f} MB", end="", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

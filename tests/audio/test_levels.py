@@ -35,6 +35,17 @@ def test_every_step_can_be_left_out():
     assert np.array_equal(waveform, clip) and gain == 1.0 and peak == np.abs(clip).max()
 
 
+def test_a_long_clip_is_cut_and_fades_out():
+    config = PrepareConfig(trim=None, fade_in_ms=0, fade_out_ms=0, crop_seconds=0.1, crop_fade_ms=50)
+    clip = burst(before=0, loud=4000, after=0)
+    waveform = levels.level(clip, 8000, config).waveform
+    assert len(waveform) == 800 and waveform[-1] == 0.0
+    assert np.abs(waveform[:400]).max() == pytest.approx(0.9, abs=1e-3)
+    assert np.abs(waveform[700:]).max() < 0.25 < np.abs(waveform[400:500]).max()
+    short = levels.level(clip[:800], 8000, config).waveform
+    assert len(short) == 800 and np.abs(short[700:]).max() > 0.8  # nothing is cut, so nothing fades
+
+
 def test_what_exceeds_full_scale_is_cut_only_without_normalising():
     config = PrepareConfig(normalize="none", trim=None, fade_in_ms=0, fade_out_ms=0)
     assert np.abs(levels.level(burst(amplitude=1.5), 8000, config).waveform).max() == 1.0

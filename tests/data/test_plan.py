@@ -57,6 +57,14 @@ def test_a_pattern_says_what_a_file_is(plan_of):
     assert items[1].id == "b/1.wav" and items[1].bytes == len("b/1.wav")
 
 
+def test_rules_name_the_label_first_come_first_served(plan_of):
+    rules = (("second", "2[.]wav"), ("upper", r"a\.wav"), ("b", "b/"))
+    items = plan_of(pattern=r"(?P<id>.*)\.\w+", label_rules=rules)
+    assert [(item.source, item.label) for item in items] == [
+        ("a.WAV", "upper"), ("b/1.wav", "b"), ("b/2.wav", "second"), ("b/c/3.flac", "b"), ("text.txt", None)]
+    assert items[-1].reason == "no expression of prepare.label_rules is found in its name"
+
+
 def test_an_unknown_label_names_the_nearest(plan_of):
     items = plan_of(glob="b/*.wav", pattern=r"b/(?P<label>\d)\.wav", labels=("1", "22"))
     assert items[0].reason is None
@@ -74,6 +82,10 @@ def test_two_recordings_of_one_id_are_an_error(plan_of):
     ({"pattern": r"(?P<label>\d)"}, ConfigError, 'none of the 5 files .* for example "'),
     ({"splits": {"test": {"speker": ("x",)}}}, ConfigError, 'no group "speker"; did you mean "speaker"'),
     ({"manifest": "none.jsonl"}, BadInputError, "there is no manifest .*none.jsonl"),
+    ({"label_rules": (("a", "(a"),)}, ConfigError, "prepare.label_rules, a is not a regular expression"),
+    ({"label_rules": (("a", "a"),), "pattern": r"(?P<label>.*)"}, ConfigError, "both name the label"),
+    ({"label_rules": (("a", "a"),), "manifest": "list.jsonl"}, ConfigError, "label_rules is for file names"),
+    ({"hash_group": "speker"}, ConfigError, 'no group "speker"; did you mean "speaker"'),
 ])
 def test_settings_that_cannot_be_met_are_named(plan_of, config, error, message):
     with pytest.raises(error, match=message):

@@ -52,3 +52,31 @@ def test_an_unknown_group_names_the_nearest():
 def test_shares_must_be_shares(shares):
     with pytest.raises(ConfigError, match="hash_splits"):
         splits.check_splits(PrepareConfig(hash_splits=shares), set())
+
+
+def test_all_clips_of_a_speaker_share_a_split():
+    config = PrepareConfig(hash_splits={"test": 0.3}, hash_group="speaker")
+    found = {splits.split_of(config, f"{take}", {"speaker": "anna"}) for take in range(30)}
+    assert len(found) == 1
+    assert len({splits.split_of(config, "x", {"speaker": f"speaker{i}"}) for i in range(30)}) == 2
+    assert splits.split_of(config, "x", {"speaker": None}) == splits.split_of(PrepareConfig(hash_splits={"test": 0.3}),
+                                                                            "x", {})
+
+
+def test_a_hash_of_an_unknown_group_names_the_nearest():
+    config = PrepareConfig(hash_splits={"test": 0.1}, hash_group="speakr")
+    with pytest.raises(ConfigError, match='no group "speakr"; did you mean "speaker"'):
+        splits.check_splits(config, {"speaker", "label"})
+
+
+def test_the_split_of_speech_commands_is_the_official_one(data_folder):
+    """ORIGIN.csv holds what the corpus's own `which_set` gave for each file."""
+    names = {"training": "train", "validation": "validation", "testing": "test"}
+    config = PrepareConfig(hash_splits={"validation": 0.1, "test": 0.1}, hash_group="speaker",
+                           hash_function="speech_commands")
+    lines = (data_folder / "speech_commands" / "ORIGIN.csv").read_text().splitlines()[1:]
+    for line in lines:
+        path, _, split = line.split(",")
+        speaker = path.split("/")[1].split("_nohash_")[0]
+        assert splits.split_of(config, path, {"speaker": speaker}) == names[split], path
+    assert len(lines) == 528

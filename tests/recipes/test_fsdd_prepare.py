@@ -114,13 +114,6 @@ def test_a_download_that_is_no_archive_is_refused(content, tmp_path):
         script.unpack(tmp_path / "some.zip", tmp_path / "out")
 
 
-def test_a_download_too_large_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(script, "MAX_ARCHIVE_BYTES", 100_000)
-    (tmp_path / "large.zip").write_bytes(bytes(200_000))
-    with pytest.raises(BadInputError, match="larger than"):
-        script.download((tmp_path / "large.zip").as_uri(), tmp_path / "out.zip")
-
-
 def test_a_folder_without_wavs_is_named(tmp_path):
     with pytest.raises(BadInputError, match="holds no wavs"):
         script.recordings_of(tmp_path)

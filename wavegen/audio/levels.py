@@ -1,4 +1,4 @@
-"""Levels of a clip: offset, gain, trimming of silence, fades. Each is one step of `wavegen prepare`."""
+"""Levels of a clip: offset, gain, trimming of silence, cropping, fades. Each is one step of `wavegen prepare`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Levelled(NamedTuple):
 
 
 def level(waveform: np.ndarray, sample_rate: int, config: PrepareConfig) -> Levelled:
-    """Offset, gain, trimming and fades, in this order.
+    """Offset, gain, trimming, cropping and fades, in this order.
 
     Args:
         waveform: float32 (T,), finite.
@@ -43,7 +43,11 @@ def level(waveform: np.ndarray, sample_rate: int, config: PrepareConfig) -> Leve
     if config.trim is not None:
         start, stop = trim_bounds(waveform, sample_rate, config.trim)
         waveform = waveform[start:stop]
-    waveform = fade(waveform, sample_rate, config.fade_in_ms, config.fade_out_ms)
+    fade_out_ms = config.fade_out_ms
+    if config.crop_seconds is not None and len(waveform) > round(config.crop_seconds * sample_rate):
+        waveform = waveform[: round(config.crop_seconds * sample_rate)]
+        fade_out_ms = max(fade_out_ms, config.crop_fade_ms)
+    waveform = fade(waveform, sample_rate, config.fade_in_ms, fade_out_ms)
     return Levelled(np.clip(waveform, -1.0, 1.0), gain, peak)
 
 

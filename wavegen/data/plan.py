@@ -113,11 +113,13 @@ def _check_unique(database: sqlite3.Connection) -> None:
 
 def _from_names(data_dir: Path, config: PrepareConfig, leave_out: Path) -> Iterator[Item]:
     """Items of the files that match `glob`, described by the groups of `pattern`."""
-    try:
-        pattern = re.compile(config.pattern) if config.pattern is not None else None
-    except re.error as error:
-        raise ConfigError(f"prepare.pattern is not a regular expression: {error}") from error
+    pattern = _compile(config.pattern, "pattern") if config.pattern is not None else None
+    rules = [(label, _compile(expression, f"label_rules, {label}", re.IGNORECASE))
+             for label, expression in config.label_rules]
     groups = set(pattern.groupindex) if pattern else set()
+    if rules and "label" in groups:
+        raise ConfigError("prepare.label_rules and the group `label` of prepare.pattern both name the label; "
+                          "keep one of the two")
     check_splits(config, groups | set(NAMES))
     steps = config.glob.split("/")
     num_found, num_matched, example = 0, 0, ""
@@ -133,6 +135,10 @@ def _from_names(data_dir: Path, config: PrepareConfig, leave_out: Path) -> Itera
         num_matched += match is not None
         said = match.groupdict() if match else {}
         reason = "its name does not match prepare.pattern" if pattern and not match else None
+        if rules:
+            said["label"] = next((label for label, rule in rules if rule.search(source)), None)
+            if said["label"] is None:
+                reason = reason or "no expression of prepare.label_rules is found in its name"
         yield _item(config, source, said, entry, reason)
     if num_found == 0:
         raise BadInputError(f'no file below {data_dir} matches prepare.glob "{config.glob}"')
@@ -141,9 +147,18 @@ def _from_names(data_dir: Path, config: PrepareConfig, leave_out: Path) -> Itera
                           f'"{config.pattern}", which must match the whole path, for example "{example}"')
 
 
+def _compile(expression: str, key: str, flags: int = 0) -> re.Pattern[str]:
+    try:
+        return re.compile(expression, flags)
+    except re.error as error:
+        raise ConfigError(f"prepare.{key} is not a regular expression: {error}") from error
+
+
 def _from_manifest(data_dir: Path, config: PrepareConfig) -> Iterator[Item]:
     """Items of the lines of a manifest, in its order."""
     check_splits(config, NAMES)
+    if config.label_rules:
+        raise ConfigError("prepare.label_rules is for file names; with prepare.manifest the manifest names the label")
     file = data_dir / str(config.manifest)
     if not file.is_file():
         raise BadInputError(f"there is no manifest {file}; prepare.manifest names a file below --data")

@@ -1,0 +1,113 @@
+"""Fetches the Speech Commands corpus, checks it and prepares the store of its ten digits ("SC09").
+
+    python recipes/speech_commands/prepare.py --out stores/sc09              # downloads 2.4 GB
+    python recipes/speech_commands/prepare.py --data DIR --out stores/sc09   # offline, from unpacked wavs
+
+The archive is version 0.02 of Pete Warden's corpus (CC BY 4.0), or 0.01 with --version. It is checked by its
+sha256, and the folders of the ten digits are unpacked. The split is the official one, by a hash of the
+speaker's id: 10 % validation, 10 % test.
+
+Clips longer than 1.024 s would be cut; there is none in the corpus. Folders of other words are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import tarfile
+from collections import Counter
+from pathlib import Path, PurePosixPath
+
+from wavegen.config import load_recipe
+from wavegen.data.fetch import fetch as fetch_archive
+from wavegen.data.prepare import prepare
+from wavegen.errors import BadInputError, WavegenError
+
+HERE = Path(__file__).resolve().parent
+URL = "http://download.tensorflow.org/data/speech_commands_v{version}.tar.gz"
+SHA256 = {
+    "0.01": "743935421bb51cccdb6bdd152e04c5c70274e935c82119ad7faeec31780d811d",
+    "0.02": "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
+}
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DONE = "SHA256"  # file beside the folders of words that names the archive they are from
+MAX_ARCHIVE_BYTES = 4_000_000_000
+MAX_FILE_BYTES = 1_000_000
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Fetch, check and prepare the digits of Speech Commands.")
+    parser.add_argument("--data", type=Path, help="folder of unpacked wavs; downloads the archive if left out")
+    parser.add_argument("--out", type=Path, required=True, help="store to write, or to continue")
+    parser.add_argument("--recipe", type=Path, default=HERE / "wavenet.yaml", help="any of this folder's YAMLs")
+    parser.add_argument("--cache", type=Path, default=Path("data/speech_commands"), help="where it is unpacked")
+    parser.add_argument("--version", choices=sorted(SHA256), default="0.02", help="of the corpus")
+    parser.add_argument("--url", help="archive to download; it must be the same one")
+    parser.add_argument("--workers", type=int)
+    options = parser.parse_args()
+    try:
+        recipe = load_recipe(options.recipe)
+        data = options.data
+        if data is None:
+            url = options.url or URL.format(version=options.version)
+            data = fetch(options.cache, url, SHA256[options.version])
+        print(describe(data), file=sys.stderr)
+        prepare(recipe, data, options.out, workers=options.workers)
+    except WavegenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def describe(data: Path) -> str:
+    """How many recordings of which digits a folder holds."""
+    found = Counter(path.parent.name for path in data.rglob("*_nohash_*.wav"))
+    others = sum(count for word, count in found.items() if word not in DIGITS)
+    digits = ", ".join(f"{found[digit]} of {digit}" for digit in DIGITS)
+    return digits + (f"; left out: {others} of other words" if others else "")
+
+
+def fetch(cache: Path, url: str, sha256: str) -> Path:
+    """The digits of the checked corpus, downloaded unless they are in `cache` already.
+
+    Raises:
+        BadInputError: no network, or what came is not the corpus; nothing is left behind. Or `cache` holds
+            something else, which is left alone.
+    """
+    def unpack_all(archive: Path, folder: Path) -> None:
+        with archive.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != sha256:
+            raise BadInputError(f"{url} is not the archive expected (sha256 {found[:12]}, wanted {sha256[:12]}); try "
+                                "again, or unpack the corpus yourself and pass --data DIR")
+        unpack(archive, folder)
+        (folder / DONE).write_text(sha256 + "\n")
+
+    def is_complete(folder: Path) -> bool:
+        return (folder / DONE).is_file() and (folder / DONE).read_text().strip() == sha256
+
+    return fetch_archive(url, cache, MAX_ARCHIVE_BYTES, unpack_all, is_complete)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Write the recordings of digits into `folder`, by word and plain name: no path in the archive is followed."""
+    for digit in DIGITS:
+        (folder / digit).mkdir(parents=True)
+    try:
+        with tarfile.open(archive, "r:gz") as content:
+            for entry in content:
+                path = PurePosixPath(entry.name)
+                if not entry.isfile() or path.suffix != ".wav" or path.parent.name not in DIGITS:
+                    continue
+                if entry.size > MAX_FILE_BYTES:
+                    raise BadInputError(f"{archive.name}: {path.name} has {entry.size} bytes, more than any digit")
+                file = content.extractfile(entry)
+                assert file is not None  # it is a file
+                (folder / path.parent.name / path.name).write_bytes(file.read())
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise BadInputError(f"the download is not a whole tar archive ({error}); try again") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
