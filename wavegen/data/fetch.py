@@ -14,6 +14,7 @@ import tempfile
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from wavegen.errors import BadInputError
 
@@ -62,17 +63,21 @@ def download(url: str, path: Path, max_bytes: int) -> str:
     Raises:
         BadInputError: it cannot be fetched, or is larger than `max_bytes`.
     """
-    seen = hashlib.sha256()
+    from rich.console import Console
+    from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    seen, columns = hashlib.sha256(), (TextColumn("downloading"), DownloadColumn(), TransferSpeedColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as response, path.open("wb") as file:
-            total = 0
+        with bar, urllib.request.urlopen(url, timeout=TIMEOUT) as response, path.open("wb") as file:
+            task, total = bar.add_task("downloading", total=_length(response)), 0
             while block := response.read(BLOCK_BYTES):
                 total += len(block)
                 if total > max_bytes:
                     raise BadInputError(f"{url} is larger than {max_bytes} bytes: not the data set")
                 seen.update(block)
                 file.write(block)
-                _show(total)
+                bar.update(task, completed=total)
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise BadInputError(f"{url} cannot be downloaded ({reason}); on a machine without a network pass "
@@ -80,6 +85,7 @@ def download(url: str, path: Path, max_bytes: int) -> str:
     return seen.hexdigest()
 
 
-def _show(num_bytes: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\rdownloaded {num_bytes / 1e6:.1f} MB", end="", file=sys.stderr, flush=True)
+def _length(response: Any) -> float | None:
+    """Bytes a server has promised."""
+    length = response.headers.get("Content-Length", "")
+    return float(length) if length.isdigit() else None
