@@ -6,6 +6,7 @@ names the nearest valid one. Nothing else in wavegen reads YAML.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -157,7 +158,59 @@ class RNNConfig(Config):
     conditioning: ConditioningConfig = ConditioningConfig()
 
 
-ModelConfig = Annotated[WaveNetConfig | RNNConfig, Field(discriminator="family")]
+class VAEConfig(Config):
+    """Size of a variational auto-encoder of fixed-length windows (arXiv:1312.6114)."""
+
+    family: Literal["vae"] = "vae"
+    num_samples: int = Field(8192, gt=0)  # of a window
+    conditioning: ConditioningConfig = ConditioningConfig()
+
+
+class WGANConfig(Config):
+    """Size of a generator that turns noise into a clip in one pass (WaveGAN, arXiv:1802.04208)."""
+
+    family: Literal["wgan"] = "wgan"
+    num_samples: int = Field(8192, gt=0)  # of a clip; a multiple of the product of the strides
+    latent_channels: int = Field(100, gt=0)
+    channels: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1)  # input width of each layer
+    strides: tuple[Annotated[int, Field(gt=1)], ...] = Field(min_length=1)  # upsampling of each layer
+    kernel_size: int = Field(16, gt=0)  # samples at the output of a layer
+    upsampling: Literal["transposed", "nearest"] = "transposed"
+    post_filter_size: int = Field(0, ge=0)  # taps of a learned filter over the clip; 0 is none
+    conditioning: ConditioningConfig = ConditioningConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> WGANConfig:
+        _check_strides(self.channels, self.strides, self.num_samples)
+        if self.conditioning.progress_steps:
+            raise ValueError("conditioning.progress_steps must be 0: a clip of fixed length has no progress clock")
+        return self
+
+
+ModelConfig = Annotated[WaveNetConfig | RNNConfig | VAEConfig | WGANConfig, Field(discriminator="family")]
+FAMILIES: dict[str, type[Config]] = {"wavenet": WaveNetConfig, "rnn": RNNConfig, "vae": VAEConfig, "wgan": WGANConfig}
+
+
+class CriticConfig(Config):
+    """Size of the network that tells recordings from generated clips; it is not part of a model folder."""
+
+    channels: tuple[Annotated[int, Field(gt=0)], ...] = (16, 32, 64, 128, 256)  # output width of each layer
+    strides: tuple[Annotated[int, Field(gt=1)], ...] = (4, 4, 4, 4, 4)  # downsampling of each layer
+    kernel_size: int = Field(16, gt=0)  # samples at the input of a layer
+    phase_shuffle: int = Field(2, ge=0)  # samples a layer's output is shifted by at most
+
+
+class AdversarialConfig(Config):
+    """The game of generator and critic; read by the family `wgan` alone."""
+
+    objective: Literal["wasserstein", "js", "js_nonsaturating"] = "wasserstein"
+    regulariser: Literal["gp", "clip"] = "gp"  # of the Wasserstein critic: gradient penalty or weight clipping
+    penalty_weight: float = Field(10.0, ge=0)
+    clip_value: float = Field(0.01, gt=0)  # weights stay within +- this
+    critic_steps: int = Field(5, gt=0)  # for each step of the generator
+    critic_lr: float | None = Field(None, gt=0)  # None is the generator's rate
+    in_bin_noise: bool = True  # recordings are spread inside their mu-law bins
+    critic: CriticConfig = CriticConfig()
 
 
 class OptimizerConfig(Config):
@@ -180,6 +233,7 @@ class TrainingConfig(Config):
     max_steps: int = Field(gt=0)
     samples_per_batch: int = Field(12_000, gt=0)  # audio samples over all ranks, padding included
     chunk_samples: int | None = Field(None, gt=0)  # train on windows of this length; None: whole clips
+    window_start: Literal["start", "random"] = "start"  # of a fixed-length window in a longer clip
     tail_samples: int = Field(480, ge=0)  # silence appended to each clip
     optimizer: OptimizerConfig = OptimizerConfig()
     gradient_clip: float = Field(1.0, gt=0)  # global norm
@@ -195,6 +249,7 @@ class TrainingConfig(Config):
     log_interval: int = Field(50, gt=0)  # steps between lines of progress
     max_bad_steps: int = Field(3, gt=0)  # steps with a NaN loss in a row before training stops
     threads: int | None = Field(None, gt=0)  # CPU threads; None leaves torch's choice
+    adversarial: AdversarialConfig = AdversarialConfig()
 
 
 class Recipe(Config):
@@ -242,6 +297,14 @@ class ModelFolder(Config):
     vocabulary: Vocabulary = Vocabulary()
     training: dict[str, Any] = {}  # steps, seed, store digest, bits per sample: for the card
     weights_sha256: str = ""  # of model.safetensors; empty in the copy that file holds itself
+
+
+def _check_strides(channels: tuple[int, ...], strides: tuple[int, ...], num_samples: int) -> None:
+    if len(channels) != len(strides):
+        raise ValueError(f"channels and strides must be of one length, found {len(channels)} and {len(strides)}")
+    if num_samples % math.prod(strides):
+        raise ValueError(f"num_samples {num_samples} must be a multiple of the product of the strides, "
+                         f"{math.prod(strides)}")
 
 
 def _index(name: str | int, names: tuple[str, ...], kind: str) -> int:
@@ -296,7 +359,7 @@ def parse(kind: type[C], values: Any, where: str) -> C:
 
 def _explain(kind: type[BaseModel], detail: Any) -> str:
     # pydantic names the chosen member of a union ("wavenet") as a step of the path.
-    steps = [str(step) for step in detail["loc"] if step not in ("wavenet", "rnn")]
+    steps = [str(step) for step in detail["loc"] if step not in FAMILIES]
     key = ".".join(steps)
     if detail["type"] == "extra_forbidden":
         return f'unknown key "{key}": {did_you_mean(steps[-1], _fields(kind, detail["loc"][:-1]))}'
@@ -310,8 +373,8 @@ def _fields(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]
 
     fields = kind.model_fields
     for step in location:
-        if step in ("wavenet", "rnn"):
-            fields = (WaveNetConfig if step == "wavenet" else RNNConfig).model_fields
+        if step in FAMILIES:
+            fields = FAMILIES[str(step)].model_fields
             continue
         annotation = fields[str(step)].annotation if str(step) in fields else None
         members = [annotation, *get_args(annotation)]

@@ -18,7 +18,7 @@ from wavegen.config import Recipe, load_recipe
 from wavegen.errors import ConfigError, StoreError, TrainingError
 from wavegen.training import fit
 from wavegen.training.checkpoints import latest_checkpoint, read_checkpoint
-from wavegen.training.module import SequenceModule
+from wavegen.training.sequence import SequenceModule
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = """

@@ -79,6 +79,27 @@ def to_companded(codes: np.ndarray, quantization_channels: int = 256) -> np.ndar
     return companded.astype(np.float32)
 
 
+def from_companded(companded: np.ndarray, quantization_channels: int = 256) -> np.ndarray:
+    """The waveform of continuous companded amplitudes; `from_companded(to_companded(c)) == decode(c)` but for rounding.
+
+    Args:
+        companded: float (..., T); clipped to [-1, 1].
+        quantization_channels: number of codes Q.
+
+    Returns:
+        float32 (..., T) in [-1, 1].
+
+    Raises:
+        ValueError: if a value is not finite.
+    """
+    mu = _mu(quantization_channels)
+    clipped = np.clip(np.asarray(companded, np.float32), -1.0, 1.0)
+    if not np.isfinite(clipped).all():
+        raise ValueError("companded amplitudes must be finite, found NaN")
+    waveform: np.ndarray = np.copysign(np.expm1(np.abs(clipped) * np.float32(np.log1p(mu))) / np.float32(mu), clipped)
+    return waveform
+
+
 def silence_code(quantization_channels: int = 256) -> int:
     """The code of amplitude 0."""
     _mu(quantization_channels)

@@ -135,9 +135,16 @@ def _check_size(spec: ModelFolder, found: Mapping[str, tuple[int, ...]], path: P
         channels, skip, layers = config.residual_channels, config.skip_channels, config.num_layers
         wanted = layers * channels * (2 * config.kernel_size * channels + skip) + config.input_taps * channels
         wanted += (skip + codes) * config.output_channels + config.input_kernel_size * codes * channels
-    else:
+    elif config.family == "rnn":
         wanted = 3 * config.hidden_channels * (config.hidden_channels + config.embedding_channels)
         wanted += (config.hidden_channels + codes) * config.output_channels + codes * config.embedding_channels
+    elif config.family == "wgan":
+        first = config.num_samples // math.prod(config.strides) * config.channels[0]
+        pairs = zip(config.channels, (*config.channels[1:], 1), strict=True)
+        wanted = config.latent_channels * first + config.kernel_size * sum(a * b for a, b in pairs)
+        wanted += config.post_filter_size
+    else:
+        wanted = 0
     told = config.conditioning
     names = (len(spec.vocabulary.labels) if told.label else 0) + (len(spec.vocabulary.speakers) if told.speaker else 0)
     wanted += told.hidden_channels * (told.hidden_channels + names * told.progress_steps)

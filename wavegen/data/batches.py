@@ -51,20 +51,32 @@ class WindowBatches:
             `hop_length`.
         context: samples before a window that are seen but not predicted.
         seed: of the order.
+        fixed: one window of exactly so many samples a clip, for models of fixed length: a shorter
+            clip is followed by silence, which counts, a longer one is cut. It takes the place of
+            `tail_samples`, `hop_length`, `window` and `context`.
+        random_start: where a fixed window begins in a longer clip: anew in each epoch, or at 0.
 
     Raises:
         StoreError: if the split is empty.
     """
 
     def __init__(self, store: Store, split: str, samples_per_batch: int, tail_samples: int, hop_length: int,
-                 window: int | None = None, context: int = 0, seed: int = 0) -> None:
+                 window: int | None = None, context: int = 0, seed: int = 0, fixed: int | None = None,
+                 random_start: bool = False) -> None:
         rows = store.rows(split)
         if not len(rows):
             raise StoreError(f'{store.path} has no rows in split "{split}"; check prepare.splits of its recipe')
+        if fixed is not None:
+            tail_samples, hop_length, context = 0, 1, 0
         self.store, self.tail, self.hop, self.seed = store, tail_samples, hop_length, seed
+        self.random_start = random_start
         self.context = -(-context // hop_length) * hop_length
         lengths = store.lengths[rows] + tail_samples
-        if window is None:
+        if fixed is not None:
+            self.rows, self.starts = rows, np.zeros_like(lengths)
+            self.stops = np.full_like(lengths, fixed)
+            self._slack = np.maximum(0, lengths - fixed)
+        elif window is None:
             self.rows, self.starts, self.stops = rows, np.zeros_like(lengths), lengths
         else:
             window = max(hop_length, window // hop_length * hop_length)
@@ -90,6 +102,10 @@ class WindowBatches:
             generator = np.random.default_rng([self.seed, epoch])
             order = np.argsort(self.sizes * generator.uniform(0.93, 1.07, len(self.sizes)), kind="stable")
             self._epoch = (epoch, order, generator.permutation(len(self)))
+            if self.random_start:
+                shift = (generator.random(len(self._slack)) * (self._slack + 1)).astype(np.int64)
+                self.stops += shift - self.starts
+                self.starts = shift
         _, order, shuffled = self._epoch
         batch = shuffled[index]
         return order[self.borders[batch] : self.borders[batch + 1]]

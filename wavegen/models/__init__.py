@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from wavegen.config import AudioConfig, ModelConfig, RNNConfig, Vocabulary
+from typing import Any
+
+from wavegen.config import AudioConfig, ModelConfig, Vocabulary
+from wavegen.errors import ConfigError
 from wavegen.models.conditioning import ConditioningInputs
+from wavegen.models.generator import Generator
 from wavegen.models.rnn import RNN
 from wavegen.models.wavenet import WaveNet
 
-__all__ = ["RNN", "ConditioningInputs", "WaveNet", "build_model"]
+__all__ = ["RNN", "ConditioningInputs", "Generator", "WaveNet", "build_model"]
 
 
-def build_model(config: ModelConfig, audio: AudioConfig, vocabulary: Vocabulary) -> WaveNet | RNN:
+def build_model(config: ModelConfig, audio: AudioConfig, vocabulary: Vocabulary) -> Any:
     """The network a configuration describes, with freshly drawn weights (torch's global seed)."""
-    if isinstance(config, RNNConfig):
-        return RNN(config, audio, vocabulary)
-    return WaveNet(config, audio, vocabulary)
+    kinds = {"wavenet": WaveNet, "rnn": RNN, "wgan": Generator}
+    if config.family not in kinds:
+        raise ConfigError(f"there is no network of family {config.family} yet; families: {', '.join(kinds)}")
+    return kinds[config.family](config, audio, vocabulary)  # type: ignore[arg-type]

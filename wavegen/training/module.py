@@ -1,4 +1,4 @@
-"""One training step of a sequence model, as Lightning sees it."""
+"""What one training step is for every family: seeds, averaged weights, checkpoints, figures."""
 
 from __future__ import annotations
 
@@ -12,20 +12,31 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from wavegen.audio.mulaw import to_companded
 from wavegen.config import Recipe, Vocabulary
 from wavegen.data.batches import Batch
 from wavegen.models import ConditioningInputs, build_model
-from wavegen.training.losses import bits, nats, shift
-from wavegen.training.optimizer import build_optimizer, learning_rate_factor
+from wavegen.training.optimizer import MuonAdamW, build_optimizer, learning_rate_factor
 
 
-class SequenceModule(lightning.LightningModule):
-    """Next-code prediction: cross-entropy over the samples of a batch, weights averaged on the side.
+class TrainingModule(lightning.LightningModule):
+    """Base of the families' modules: a network, its averaged weights and what a checkpoint holds.
 
     What happens at a step is a pure function of the weights and (seed, step, rank): the batch
     comes from `WindowBatches` and the random state is set anew at each step. A resumed training
     is therefore bit-equal to one that was never interrupted.
+
+    A family defines `training_step`, `validation_step`, `headline`, `validation_line` and `listen`.
+
+    Attributes:
+        model: the network that is trained and, averaged as `ema`, exported.
+        figures: of the latest step, for the log; each is smoothed over steps.
+        last_samples: audio samples over all ranks in the latest step.
+        results: latest validation, kept in checkpoints.
+        batches_per_step: None: a step gets one `Batch`; n: a list of n.
     """
+
+    batches_per_step: int | None = None
 
     def __init__(self, recipe: Recipe, vocabulary: Vocabulary, store_digest: str) -> None:
         super().__init__()
@@ -36,59 +47,56 @@ class SequenceModule(lightning.LightningModule):
         self.ema = AveragedModel(self.model, multi_avg_fn=functools.partial(_average, decay=decay))
         self.ema.requires_grad_(False)
         self.ema.eval()
-        self.results: dict[str, float] = {}  # latest validation, kept in checkpoints
+        self.figures: dict[str, float] = {}
+        self.last_samples = 0
+        self.results: dict[str, float] = {}
+
+    def headline(self, smooth: dict[str, float]) -> str:
+        """The part of a line of progress that is the family's own, from smoothed `figures`."""
+        raise NotImplementedError
+
+    def validation_line(self) -> str:
+        """The latest validation in words."""
+        raise NotImplementedError
+
+    def listen(self, inputs: ConditioningInputs, num_samples: int) -> np.ndarray:
+        """Waveforms float32 (B, T), T at most `num_samples`, of the averaged weights, seed 0."""
+        raise NotImplementedError
+
+    def seed_step(self) -> None:
+        """Set the random state of this step and rank."""
+        torch.manual_seed((self.recipe.training.seed * 1_000_003 + self.global_step) * 4096 + self.global_rank)
 
     def on_fit_start(self) -> None:
         if self.recipe.training.precision == "bf16":
             # The averaged copy stays in float32: it is what validation measures and what is exported.
             self.model.compute_dtype = torch.bfloat16
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch  # `to_inputs` moves what the network needs
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        step = self.global_step
-        torch.manual_seed((self.recipe.training.seed * 1_000_003 + step) * 4096 + self.global_rank)
-        codes, inputs = to_inputs(batch, self.device)
-        logits = self.model(shift(codes, self.model.silence), inputs)
-        loss = nats(logits, codes)
-        weight = torch.from_numpy(batch.weight).to(self.device)
-        # Divided by the weight over all ranks: the mean of gradients over ranks, which DDP takes,
-        # is then the gradient of one process with the whole batch.
-        world = self.trainer.world_size
-        total = (loss * weight).sum() * world / batch.total_weight
-        inside = torch.from_numpy(batch.inside).to(self.device)
-        self.last_bits = bits(float((loss.detach() * inside).sum()), float(inside.sum()))
-        self.last_samples = batch.codes.size * world
-        return total
+    def average_weights(self) -> None:
+        """Call after each step of the optimizer.
+
+        Not in a hook at the end of the batch: checkpoints are written before that hook of a module.
+        """
+        self.ema.update_parameters(self.model)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        # Here and not at the end of the batch: checkpoints are written before that hook of a module.
-        self.ema.update_parameters(self.model)
-
-    def on_validation_start(self) -> None:
-        self._sums = np.zeros(2)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        codes, inputs = to_inputs(batch, self.device)
-        loss = nats(self.ema.module(shift(codes, self.model.silence), inputs), codes)
-        self._sums += [float(loss[torch.from_numpy(batch.inside).to(self.device)].double().sum()), batch.inside.sum()]
-
-    def on_validation_epoch_end(self) -> None:
-        sums = torch.tensor(self._sums, dtype=torch.float64, device=self.device)
-        if self.trainer.world_size > 1:
-            torch.distributed.all_reduce(sums)
-        value = bits(float(sums[0]), float(sums[1]))
-        self.results = {"validation_bits": value, "step": self.global_step}
-        self.log("validation/bits_per_sample", value, rank_zero_only=True)
+        self.average_weights()
 
     def configure_optimizers(self) -> Any:
         training = self.recipe.training
         optimizer = build_optimizer(self.model, training.optimizer, training.gradient_clip)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
+        return {"optimizer": optimizer,
+                "lr_scheduler": {"scheduler": self.build_schedule(optimizer), "interval": "step"}}
+
+    def build_schedule(self, optimizer: MuonAdamW) -> torch.optim.lr_scheduler.LambdaLR:
+        """The recipe's rate over steps."""
+        training = self.recipe.training
+        return torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, training.max_steps, training.optimizer))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["wavegen"] = {
@@ -98,6 +106,17 @@ class SequenceModule(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.results = dict(checkpoint["wavegen"]["metrics"])
+
+
+def build_module(recipe: Recipe, vocabulary: Vocabulary, store_digest: str) -> TrainingModule:
+    """The training module of a recipe's family."""
+    # Imported here: each family's module builds on this one.
+    from wavegen.training.adversarial import AdversarialModule
+    from wavegen.training.sequence import SequenceModule
+
+    kinds: dict[str, type[TrainingModule]] = {
+        "wavenet": SequenceModule, "rnn": SequenceModule, "wgan": AdversarialModule}
+    return kinds[recipe.model.family](recipe, vocabulary, store_digest)
 
 
 def to_inputs(batch: Batch, device: torch.device | str) -> tuple[Tensor, ConditioningInputs]:
@@ -110,6 +129,28 @@ def to_inputs(batch: Batch, device: torch.device | str) -> tuple[Tensor, Conditi
     start = tensor(batch.start_frame) if batch.start_frame.any() else None
     return tensor(batch.codes), ConditioningInputs(label=label, speaker=speaker, num_samples=tensor(batch.num_samples),
                                                    start_frame=start)
+
+
+def companded(batch: Batch, quantization_channels: int, device: torch.device | str,
+              generator: torch.Generator | None = None, noise: bool = True) -> Tensor:
+    """What a continuous network sees of a batch: companded amplitudes, spread inside their bins.
+
+    A code stands for a bin of width 2 / (Q - 1). Recordings lie on Q points of it, which no
+    continuous output ever hits; uniform noise inside the bin gives both overlapping support.
+
+    Args:
+        batch: windows of codes.
+        quantization_channels: number of codes Q.
+        generator: of the noise; None draws from torch's global one, which `seed_step` sets.
+        noise: False leaves the points.
+
+    Returns:
+        float32 (B, T), within 1 / (Q - 1) of [-1, 1].
+    """
+    points = torch.from_numpy(to_companded(batch.codes, quantization_channels))
+    if noise:
+        points += (torch.rand(points.shape, generator=generator) * 2 - 1) / (quantization_channels - 1)
+    return points.to(device)
 
 
 @torch.no_grad()

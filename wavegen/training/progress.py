@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import Any
 
 import lightning
 
 from wavegen.errors import TrainingError
-from wavegen.training.module import SequenceModule
+from wavegen.training.module import TrainingModule
 
 logger = logging.getLogger(__name__)
 
 
 class ProgressLine(lightning.Callback):
-    """Every `interval` steps: step, bits per sample, speed as times real time, time to go.
+    """Every `interval` steps: step, the family's figures, speed as times real time, time to go.
 
     Also the guard: stops the training when `max_bad_steps` steps in a row had no finite gradient.
     """
@@ -23,7 +24,7 @@ class ProgressLine(lightning.Callback):
     def __init__(self, interval: int, max_steps: int, sample_rate: int, max_bad_steps: int) -> None:
         self.interval, self.max_steps, self.sample_rate = interval, max_steps, sample_rate
         self.max_bad_steps = max_bad_steps
-        self.smooth_bits: float | None = None
+        self.smooth: dict[str, float] = {}
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._mark = time.monotonic()
@@ -31,16 +32,16 @@ class ProgressLine(lightning.Callback):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any,
                            batch: Any, batch_idx: int) -> None:
-        assert isinstance(pl_module, SequenceModule)
+        assert isinstance(pl_module, TrainingModule)
         optimizer = trainer.optimizers[0]
-        if optimizer.bad_steps >= self.max_bad_steps:  # type: ignore[attr-defined]
+        if any(one.bad_steps >= self.max_bad_steps for one in trainer.optimizers):  # type: ignore[attr-defined]
             raise TrainingError(
                 f"training stopped at step {trainer.global_step}: the gradient was not finite for "
                 f"{self.max_bad_steps} steps in a row. The weights are those of the last good step; lower "
                 "training.optimizer.muon_lr or adamw_lr and continue with --resume auto")
-        value = pl_module.last_bits
-        if value == value:
-            self.smooth_bits = value if self.smooth_bits is None else 0.98 * self.smooth_bits + 0.02 * value
+        for name, value in pl_module.figures.items():
+            if math.isfinite(value):
+                self.smooth[name] = 0.98 * self.smooth.get(name, value) + 0.02 * value
         self._samples += pl_module.last_samples
         self._steps += 1
         step = trainer.global_step
@@ -48,15 +49,14 @@ class ProgressLine(lightning.Callback):
             return
         elapsed = max(1e-9, time.monotonic() - self._mark)
         speed = self._samples / elapsed
-        pl_module.log_dict({"train/bits_per_sample": self.smooth_bits or 0.0, "train/samples_per_second": speed,
+        pl_module.log_dict({**{f"train/{name}": value for name, value in self.smooth.items()},
+                            "train/samples_per_second": speed,
                             "train/gradient_norm": optimizer.gradient_norm,  # type: ignore[attr-defined]
                             "train/learning_rate": optimizer.param_groups[0]["lr"]}, rank_zero_only=True)
         if trainer.is_global_zero:
             remaining = (self.max_steps - step) * elapsed / self._steps
-            validation = pl_module.results.get("validation_bits")
-            shown = "" if validation is None else f"  validation {validation:.3f}"
-            logger.info("step %d/%d  bits %.3f%s  %.1fx real time  %s left", step, self.max_steps,
-                        self.smooth_bits or float("nan"), shown, speed / self.sample_rate, _clock(remaining))
+            logger.info("step %d/%d  %s  %.1fx real time  %s left", step, self.max_steps,
+                        pl_module.headline(self.smooth), speed / self.sample_rate, _clock(remaining))
         self._mark, self._samples, self._steps = time.monotonic(), 0, 0
 
 
@@ -67,10 +67,9 @@ class ValidationMark(lightning.Callback):
         self.line = line
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        assert isinstance(pl_module, SequenceModule)
+        assert isinstance(pl_module, TrainingModule)
         if trainer.is_global_zero:
-            logger.info("step %d: validation %.4f bits per sample", trainer.global_step,
-                        pl_module.results["validation_bits"])
+            logger.info("step %d: %s", trainer.global_step, pl_module.validation_line())
         self.line._mark, self.line._samples, self.line._steps = time.monotonic(), 0, 0
 
 

@@ -8,11 +8,9 @@ import lightning
 import numpy as np
 import torch
 
-from wavegen.audio.mulaw import decode
 from wavegen.config import Vocabulary
-from wavegen.engines import ModelConditioning, build_engine
 from wavegen.models import ConditioningInputs
-from wavegen.training.module import SequenceModule
+from wavegen.training.module import TrainingModule
 
 
 class SoundSamples(lightning.Callback):
@@ -23,13 +21,13 @@ class SoundSamples(lightning.Callback):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any,
                            batch: Any, batch_idx: int) -> None:
-        assert isinstance(pl_module, SequenceModule)
+        assert isinstance(pl_module, TrainingModule)
         step, audio = trainer.global_step, pl_module.recipe.audio
         if step % self.interval or not trainer.is_global_zero or trainer.logger is None:
             return
         inputs, names, lengths = self._conditions(pl_module.vocabulary)
         tail = pl_module.recipe.training.tail_samples
-        for name, waveform, length in zip(names, speak(pl_module, inputs, max(lengths) + tail), lengths, strict=True):
+        for name, waveform, length in zip(names, pl_module.listen(inputs, max(lengths) + tail), lengths, strict=True):
             clip = waveform[: length + tail]
             writer = trainer.logger.experiment  # type: ignore[attr-defined]
             writer.add_audio(f"samples/{name}", clip, step, audio.sample_rate)
@@ -44,14 +42,6 @@ class SoundSamples(lightning.Callback):
                  or f"clip-{i}" for i, (label, speaker) in enumerate(pairs)]
         label_ids, speaker_ids = torch.tensor(pairs).unbind(1)
         return ConditioningInputs(label_ids, speaker_ids, torch.tensor(lengths)), names, lengths
-
-
-def speak(module: SequenceModule, inputs: ConditioningInputs, num_samples: int) -> np.ndarray:
-    """Waveforms float32 (B, num_samples) of the averaged weights, seed 0."""
-    model = module.ema.module
-    engine = build_engine(model, "auto")
-    state = engine.start(len(inputs.num_samples), ModelConditioning(model, inputs), seeds=0)  # type: ignore[arg-type]
-    return decode(engine.step(state, num_samples), module.recipe.audio.quantization_channels)
 
 
 def spectrogram_image(waveform: np.ndarray) -> np.ndarray:

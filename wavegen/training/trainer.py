@@ -21,28 +21,33 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, IterableDataset
 
 from wavegen.audio.atomic import atomic_write
-from wavegen.config import Recipe, Vocabulary, WaveNetConfig
+from wavegen.config import Recipe, VAEConfig, Vocabulary, WaveNetConfig, WGANConfig
 from wavegen.data.batches import Batch, WindowBatches
 from wavegen.data.store import Store
 from wavegen.errors import ConfigError, StoreError
 from wavegen.training.checkpoints import AtomicCheckpointIO, latest_checkpoint, read_checkpoint
-from wavegen.training.module import SequenceModule
+from wavegen.training.module import build_module
 from wavegen.training.progress import ProgressLine, ValidationMark
 from wavegen.training.sounds import SoundSamples
 
 logger = logging.getLogger(__name__)
 
 
-class TrainingBatches(IterableDataset[Batch]):
-    """The batches of a rank from a step on."""
+class TrainingBatches(IterableDataset[Batch | list[Batch]]):
+    """The batches of a rank from a step on: one a step, or lists of `per_step`."""
 
-    def __init__(self, batches: WindowBatches, first_step: int, max_steps: int, rank: int, world_size: int) -> None:
+    def __init__(self, batches: WindowBatches, first_step: int, max_steps: int, rank: int, world_size: int,
+                 per_step: int | None = None) -> None:
         self.batches, self.first_step, self.max_steps = batches, first_step, max_steps
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.per_step = rank, world_size, per_step
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | list[Batch]]:
         for step in range(self.first_step, self.max_steps):
-            yield self.batches.batch(step, self.rank, self.world_size)
+            if self.per_step is None:
+                yield self.batches.batch(step, self.rank, self.world_size)
+            else:
+                yield [self.batches.batch(step * self.per_step + i, self.rank, self.world_size)
+                       for i in range(self.per_step)]
 
 
 class ValidationBatches(IterableDataset[Batch]):
@@ -108,7 +113,7 @@ def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path |
     warnings.filterwarnings("ignore", module="lightning.*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
-    module = SequenceModule(recipe, vocabulary, data.digest)
+    module = build_module(recipe, vocabulary, data.digest)
     if init_from is not None:
         module.model.load_state_dict(read_checkpoint(Path(init_from))["wavegen"]["ema"])
         module.ema.module.load_state_dict(module.model.state_dict())
@@ -140,7 +145,8 @@ def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path |
         logger=TensorBoardLogger(run, name="tensorboard", version=""), callbacks=callbacks)
     trainer.fit(
         module,
-        DataLoader(TrainingBatches(order, first_step, training.max_steps, rank, world_size), batch_size=None),
+        DataLoader(TrainingBatches(order, first_step, training.max_steps, rank, world_size, module.batches_per_step),
+                   batch_size=None),
         DataLoader(ValidationBatches(held_out, training.validation_batches, rank, world_size), batch_size=None),
         ckpt_path=checkpoint, weights_only=True)
     if trainer.global_step > first_step:
@@ -174,6 +180,10 @@ def build_vocabulary(store: Store) -> Vocabulary:
 
 def _windows(recipe: Recipe, store: Store, split: str) -> WindowBatches:
     training, model = recipe.training, recipe.model
+    if isinstance(model, VAEConfig | WGANConfig):
+        return WindowBatches(store, split, training.samples_per_batch, 0, 1, seed=training.seed,
+                             fixed=model.num_samples,
+                             random_start=training.window_start == "random" and split == "train")
     context = model.receptive_field if isinstance(model, WaveNetConfig) else 0
     return WindowBatches(store, split, training.samples_per_batch, training.tail_samples,
                          model.conditioning.hop_length, training.chunk_samples, context, training.seed)

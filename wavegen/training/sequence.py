@@ -1,0 +1,64 @@
+"""One training step of a sequence model, as Lightning sees it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wavegen.audio.mulaw import decode
+from wavegen.data.batches import Batch
+from wavegen.engines import ModelConditioning, build_engine
+from wavegen.models import ConditioningInputs
+from wavegen.training.losses import bits, nats, shift
+from wavegen.training.module import TrainingModule, to_inputs
+
+
+class SequenceModule(TrainingModule):
+    """Next-code prediction: cross-entropy over the samples of a batch."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.seed_step()
+        codes, inputs = to_inputs(batch, self.device)
+        logits = self.model(shift(codes, self.model.silence), inputs)
+        loss = nats(logits, codes)
+        weight = torch.from_numpy(batch.weight).to(self.device)
+        # Divided by the weight over all ranks: the mean of gradients over ranks, which DDP takes,
+        # is then the gradient of one process with the whole batch.
+        world = self.trainer.world_size
+        total = (loss * weight).sum() * world / batch.total_weight
+        inside = torch.from_numpy(batch.inside).to(self.device)
+        self.figures = {"bits_per_sample": bits(float((loss.detach() * inside).sum()), float(inside.sum()))}
+        self.last_samples = batch.codes.size * world
+        return total
+
+    def on_validation_start(self) -> None:
+        self._sums = np.zeros(2)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        codes, inputs = to_inputs(batch, self.device)
+        loss = nats(self.ema.module(shift(codes, self.model.silence), inputs), codes)
+        self._sums += [float(loss[torch.from_numpy(batch.inside).to(self.device)].double().sum()), batch.inside.sum()]
+
+    def on_validation_epoch_end(self) -> None:
+        sums = torch.tensor(self._sums, dtype=torch.float64, device=self.device)
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(sums)
+        value = bits(float(sums[0]), float(sums[1]))
+        self.results = {"validation_bits": value, "step": self.global_step}
+        self.log("validation/bits_per_sample", value, rank_zero_only=True)
+
+    def headline(self, smooth: dict[str, float]) -> str:
+        validation = self.results.get("validation_bits")
+        shown = "" if validation is None else f"  validation {validation:.3f}"
+        return f"bits {smooth.get('bits_per_sample', float('nan')):.3f}{shown}"
+
+    def validation_line(self) -> str:
+        return f"validation {self.results['validation_bits']:.4f} bits per sample"
+
+    def listen(self, inputs: ConditioningInputs, num_samples: int) -> np.ndarray:
+        model = self.ema.module
+        engine = build_engine(model, "auto")
+        assert inputs.num_samples is not None
+        state = engine.start(len(inputs.num_samples), ModelConditioning(model, inputs), seeds=0)  # type: ignore[arg-type]
+        return decode(engine.step(state, num_samples), self.recipe.audio.quantization_channels)
