@@ -174,7 +174,7 @@ class WGANConfig(Config):
     latent_channels: int = Field(100, gt=0)
     channels: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1)  # input width of each layer
     strides: tuple[Annotated[int, Field(gt=1)], ...] = Field(min_length=1)  # upsampling of each layer
-    kernel_size: int = Field(16, gt=0)  # samples at the output of a layer
+    kernel_size: int = Field(16, gt=0)  # samples at the output of a layer, rounded up to whole strides
     upsampling: Literal["transposed", "nearest"] = "transposed"
     post_filter_size: int = Field(0, ge=0)  # taps of a learned filter over the clip; 0 is none
     conditioning: ConditioningConfig = ConditioningConfig()
@@ -196,7 +196,7 @@ class CriticConfig(Config):
 
     channels: tuple[Annotated[int, Field(gt=0)], ...] = (16, 32, 64, 128, 256)  # output width of each layer
     strides: tuple[Annotated[int, Field(gt=1)], ...] = (4, 4, 4, 4, 4)  # downsampling of each layer
-    kernel_size: int = Field(16, gt=0)  # samples at the input of a layer
+    kernel_size: int = Field(16, gt=0)  # samples at the input of a layer, rounded up to whole strides
     phase_shuffle: int = Field(2, ge=0)  # samples a layer's output is shifted by at most
 
 

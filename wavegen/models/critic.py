@@ -27,7 +27,7 @@ class Critic(nn.Module):
         self.compute_dtype = torch.float32
         inputs = (1, *config.channels[:-1])
         self.layers = nn.ModuleList(
-            PolyphaseConv(before, after, config.kernel_size, stride)
+            PolyphaseConv(before, after, -(-config.kernel_size // stride), down=stride, gain=math.sqrt(2))
             for before, after, stride in zip(inputs, config.channels, config.strides, strict=True))
         width = model.num_samples // math.prod(config.strides) * config.channels[-1]
         self.score = nn.Linear(width, 1)

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from wavegen.config import AudioConfig, Vocabulary, WGANConfig
 from wavegen.models.conditioning import ConditioningInputs, ConditioningNetwork
-from wavegen.models.polyphase import PolyphaseUpsample
+from wavegen.models.polyphase import NearestUpsample, PolyphaseConv
 
 
 class Generator(nn.Module):
@@ -33,8 +33,7 @@ class Generator(nn.Module):
         self.first = nn.Linear(config.latent_channels + width, self.first_length * config.channels[0])
         outputs = (*config.channels[1:], 1)
         self.layers = nn.ModuleList(
-            PolyphaseUpsample(before, after, config.kernel_size, stride, config.upsampling == "nearest",
-                              gain=0.3 if after == 1 else 1.0)
+            _upsample(config, before, after, stride)
             for before, after, stride in zip(config.channels, outputs, config.strides, strict=True))
         self.told = nn.ModuleList(nn.Linear(width, after) for after in outputs[:-1]) if width else None
         if config.post_filter_size:
@@ -80,3 +79,11 @@ class Generator(nn.Module):
         size = self.config.post_filter_size
         padded = functional.pad(companded, (size // 2, size - 1 - size // 2))
         return functional.conv1d(padded[:, None], self.post_filter[None, None])[:, 0]
+
+
+def _upsample(config: WGANConfig, inputs: int, outputs: int, stride: int) -> nn.Module:
+    taps = -(-config.kernel_size // stride)
+    gain = 0.3 * math.sqrt(2) if outputs == 1 else math.sqrt(2)  # the clips of an untrained generator are quiet
+    if config.upsampling == "nearest":
+        return NearestUpsample(inputs, outputs, taps, stride, gain)
+    return PolyphaseConv(inputs, outputs, taps, up=stride, gain=gain)

@@ -69,3 +69,33 @@ def matrices_of(model: nn.Module) -> dict[str, tuple[int, int, int]]:
     """The weights of all polyphase convolutions of a model, as (1, inputs, outputs): what Muon updates."""
     return {f"{name}.weight": (1, *module.weight.shape) for name, module in model.named_modules()
             if isinstance(module, PolyphaseConv)}
+
+
+class NearestUpsample(nn.Module):
+    """Repeat each position `up` times, then convolve with a kernel of `taps * up` samples.
+
+    The repeated values are equal, so this too is one product at the low rate, with the taps that
+    fall on one position added up first. Arguments as for `PolyphaseConv`.
+    """
+
+    fold: Tensor  # (taps + 1, up, taps * up): 1 where a tap of an output phase falls on a neighbour
+
+    def __init__(self, inputs: int, outputs: int, taps: int, up: int, gain: float = 1.0) -> None:
+        super().__init__()
+        self.outputs, self.up, size = outputs, up, taps * up
+        self.weight = nn.Parameter(torch.randn(size, inputs, outputs) * (gain / math.sqrt(size * inputs)))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.neighbours = taps + 1  # a kernel of n blocks touches n + 1 positions
+        fold = torch.zeros(self.neighbours, up, size)
+        for phase in range(up):
+            for tap in range(size):
+                fold[(phase + tap - size // 2) // up + self.neighbours // 2, phase, tap] = 1
+        self.register_buffer("fold", fold, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, inputs) to (B, T * up, outputs)."""
+        batch, length, channels = x.shape
+        weight = torch.einsum("jpt,tio->jipo", self.fold, self.weight).reshape(self.neighbours * channels, -1)
+        x = side_by_side(x, self.neighbours)
+        y = torch.addmm(self.bias.repeat(self.up).to(x.dtype), x.reshape(batch * length, -1), weight.to(x.dtype))
+        return y.view(batch, length * self.up, self.outputs)

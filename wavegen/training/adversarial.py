@@ -47,7 +47,7 @@ class AdversarialModule(TrainingModule):
 
     def training_step(self, batches: list[Batch], batch_idx: int) -> None:
         self.seed_step()
-        generator, critic = self.optimizers()
+        generator, critic = self.optimizers()  # type: ignore[misc, attr-defined]
         for batch in batches:
             self._critic_step(batch, critic.optimizer)
         _, inputs = to_inputs(batches[-1], self.device)
@@ -116,7 +116,7 @@ class AdversarialModule(TrainingModule):
         generator = torch.Generator().manual_seed(0)
         latents = torch.randn(len(inputs.num_samples), *self.model.latent_shape, generator=generator)
         with torch.no_grad():
-            clips = self.ema.module.generate(latents.to(self.device), inputs.to(self.device))
+            clips = self.ema.module(latents.to(self.device), inputs.to(self.device))
         return from_companded(clips.cpu().numpy(), self.recipe.audio.quantization_channels)[:, :num_samples]
 
 
