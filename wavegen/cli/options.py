@@ -47,6 +47,10 @@ StoreFolder = Annotated[Path, typer.Option("--store", metavar="STORE", help="Sto
 Engine = Annotated[str, typer.Option("--engine", metavar="NAME", help="auto, reference or numba.")]
 Precision = Annotated[str, typer.Option("--precision", metavar="NAME", help="auto, or what the engine offers.")]
 
+Threads = Annotated[
+    str, typer.Option("--threads", metavar="N", help="CPU threads; auto takes as many as pay. The sound is the same.")
+]
+
 
 def print_json(value: Any) -> None:
     """One value on stdout."""

@@ -14,6 +14,7 @@ from wavegen.cli.options import (
     Json,
     Model,
     Precision,
+    Threads,
     Verbose,
     note,
     progress_bar,
@@ -38,6 +39,7 @@ def synth(
     ] = 0.0,
     engine: Engine = "auto",
     precision: Precision = "auto",
+    threads: Threads = "auto",
     output: Annotated[
         Path | None,
         typer.Option(
@@ -73,7 +75,7 @@ def synth(
         check_plot(plot)
     if output is not None and output != STANDARD:
         files.check_place(output, files.ENDINGS)
-    synthesizer = load(model, engine, precision)
+    synthesizer = load(model, engine, precision, threads=threads)
     first = Request(split_labels(label, synthesizer.labels), speaker, seconds, seed, 0, temperature, min_p)
     requests = numbered(first, count)
     with progress_bar(files.total_samples(synthesizer, requests), "speaking") as progress:

@@ -11,6 +11,7 @@ from wavegen.engines.base import AbstractEngine, Conditioning, State
 from wavegen.engines.conditioning import ModelConditioning, TableConditioning
 from wavegen.engines.ranges import ActivationRanges
 from wavegen.engines.sampling import uniform
+from wavegen.engines.threads import Threads, check_threads
 from wavegen.errors import ConfigError, EngineUnavailableError, ModelFileError, did_you_mean
 
 __all__ = ["ENGINES", "PRECISIONS", "AbstractEngine", "ActivationRanges", "Conditioning", "ModelConditioning", "State",
@@ -23,7 +24,8 @@ PRECISIONS = {"reference": ("auto", "f64", "f32"), "numba": ("auto", "f32", "i16
 
 
 def build_engine(model: Any, engine: str = "auto", precision: str = "auto",
-                 device: str | None = None, ranges: ActivationRanges | None = None) -> AbstractEngine:
+                 device: str | None = None, ranges: ActivationRanges | None = None,
+                 threads: Threads = 1) -> AbstractEngine:
     """The engine that speaks with a model.
 
     Args:
@@ -34,6 +36,9 @@ def build_engine(model: Any, engine: str = "auto", precision: str = "auto",
         precision: "auto" or one of `PRECISIONS`.
         device: torch device of the reference engine; None is the CPU.
         ranges: of the activations, for the integer precisions of the numba engine.
+        threads: of the numba engine, 1 or more: rows of a batch are spread over them, and one
+            stream is shared by two. "auto" takes more than one only where it pays and cores are
+            idle, and logs why. The samples are the same bit for bit.
 
     Raises:
         ConfigError: an engine or precision that does not exist; names the nearest.
@@ -50,8 +55,12 @@ def build_engine(model: Any, engine: str = "auto", precision: str = "auto",
     if precision not in PRECISIONS[chosen]:
         raise ConfigError(f'the {chosen} engine has no precision "{precision}"; '
                           f"{did_you_mean(precision, PRECISIONS[chosen])}")
+    threads = check_threads(threads)
     if chosen == "numba":
-        return _numba(model, family, precision, device, ranges)
+        return _numba(model, family, precision, device, ranges, threads)
+    if threads not in (1, "auto"):
+        raise ConfigError(f"the {chosen} engine runs on the threads torch is set to, found threads={threads}; "
+                          f"leave it out, or set OMP_NUM_THREADS")
     return _reference(model, family, precision, device)
 
 
@@ -66,7 +75,7 @@ def _choose(family: str, precision: str, device: str | None) -> tuple[str, str]:
 
 
 def _numba(model: Any, family: str, precision: str, device: str | None,
-           ranges: ActivationRanges | None) -> AbstractEngine:
+           ranges: ActivationRanges | None, threads: Threads) -> AbstractEngine:
     if family != "wavenet":
         raise EngineUnavailableError(f'the numba engine runs WaveNet only, this model is "{family}"; '
                                      f'use engine="reference"')
@@ -77,7 +86,8 @@ def _numba(model: Any, family: str, precision: str, device: str | None,
     from wavegen.engines.packing import network_of
 
     precision = "f32" if precision == "auto" else precision
-    return NumbaEngine(network_of(model), ModelConditioning(model), precision=precision, ranges=ranges)
+    return NumbaEngine(network_of(model), ModelConditioning(model), precision=precision, ranges=ranges,
+                       threads=threads)
 
 
 def _reference(model: Any, family: str, precision: str, device: str | None) -> AbstractEngine:

@@ -6,10 +6,13 @@ and as plain loops for CPUs without AVX-512, AVX2 or NEON. $WAVEGEN_KERNELS forc
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
+import itertools
 import logging
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numba
 import numpy as np
@@ -30,21 +33,27 @@ from wavegen.engines.base import (
 from wavegen.engines.conditioning import FrameBlocks, TableConditioning
 from wavegen.engines.packing import Network, PackedWaveNet, pack, pack_frames
 from wavegen.engines.ranges import ActivationRanges
+from wavegen.engines.threads import Pool, Threads, check_threads, idle_cores
 from wavegen.errors import ConfigError, EngineUnavailableError, did_you_mean
 from wavegen_kernels.cpu import host, jit
 from wavegen_kernels.cpu.layout import Shape
 
 logger = logging.getLogger(__name__)
 
+Floats = NDArray[np.float32]
 KERNELS = ("auto", "vector", "plain")
 KERNELS_VARIABLE = "WAVEGEN_KERNELS"
 PLAIN = host.Target("plain", 8)  # the plain loop has no registers to fit, it only shares the layout
 
 
 class NumbaState(State):
-    """Rings of past layer inputs and what else a row carries from sample to sample."""
+    """Rings of past layer inputs and what else a row carries from sample to sample.
 
-    def __init__(self, packed: PackedWaveNet, rows: Rows, blocks: FrameBlocks, silence: int) -> None:
+    `shares` are the rows each thread advances.
+    """
+
+    def __init__(self, packed: PackedWaveNet, rows: Rows, blocks: FrameBlocks, silence: int,
+                 shares: Sequence[slice]) -> None:
         shape, self.batch_size = packed.shape, len(rows.seeds)
         self.packed = packed  # whose state this is: sizes of another network would overrun its arrays
         self.position, self.rows, self.blocks = 0, rows, blocks
@@ -52,17 +61,17 @@ class NumbaState(State):
         self.cursors = np.zeros((self.batch_size, shape.num_layers), np.int64)
         self.history = np.full((self.batch_size, 2 * shape.input_taps), packed.decode[silence], np.float32)
         self.previous = np.full((self.batch_size, 2), silence, np.int64)
-        self.scratch = host.floats(shape.scratch_floats)  # no part of the value
+        self.shares = shares
+        self.scratch = [host.floats(shape.scratch_floats) for _ in shares]  # no part of the value
         self.inverse_temperature = (1 / rows.temperature).clip(max=1e30).astype(np.float32)
         self.min_p = rows.min_p.astype(np.float32)
 
     def copy(self) -> NumbaState:
         other = object.__new__(NumbaState)
         other.__dict__.update(self.__dict__)
-        for name in ("rings", "scratch"):
-            array = getattr(self, name)
-            setattr(other, name, host.floats(*array.shape))
-            getattr(other, name)[:] = array
+        other.rings = host.floats(*self.rings.shape)
+        other.rings[:] = self.rings
+        other.scratch = [host.floats(part.size) for part in self.scratch]
         for name in ("cursors", "history", "previous"):
             setattr(other, name, getattr(self, name).copy())
         other.blocks = self.blocks.copy()
@@ -70,7 +79,7 @@ class NumbaState(State):
 
 
 class NumbaEngine(AbstractEngine):
-    """WaveNet of any shape, one thread.
+    """WaveNet of any shape.
 
     Args:
         network: the weights.
@@ -79,6 +88,7 @@ class NumbaEngine(AbstractEngine):
             $WAVEGEN_KERNELS says otherwise.
         precision: "f32", "i16", "i8x15" or "i8".
         ranges: of the activations; the integer precisions need them.
+        threads: that advance the rows of a batch; "auto" takes as many as there are idle cores.
 
     Raises:
         EngineUnavailableError: vector kernels asked for on a host that cannot run them.
@@ -87,7 +97,8 @@ class NumbaEngine(AbstractEngine):
     name = "numba"
 
     def __init__(self, network: Network, conditioning: Conditioning | None = None,
-                 kernels: str = "auto", precision: str = "f32", ranges: ActivationRanges | None = None) -> None:
+                 kernels: str = "auto", precision: str = "f32", ranges: ActivationRanges | None = None,
+                 threads: Threads = 1) -> None:
         if network.lpc_order:
             raise EngineUnavailableError("the numba engine does not run the signal path lpc yet; "
                                          'use engine="reference"')
@@ -97,6 +108,8 @@ class NumbaEngine(AbstractEngine):
             network.parameters["dilated_bias"][None, None], hop_length=80)
         self.packed = pack(network, target.registers, target.prefetch, precision, ranges)
         self.silence = silence_code(network.quantization_channels)
+        self.threads = check_threads(threads)
+        self._pools: dict[int, Pool] = {}
         self._generate = jit.load_vector(self.packed.shape) if self.kernels == "vector" else jit.load_plain()
 
     @property
@@ -119,7 +132,7 @@ class NumbaEngine(AbstractEngine):
         blocks = FrameBlocks(conditioning, (network.num_layers, 2 * network.residual_channels),
                              functools.partial(pack_frames, size=self.packed.shape.residual))
         blocks.at(0)  # a condition that is missing or not finite is refused here, not after the first samples
-        return NumbaState(self.packed, rows, blocks, self.silence)
+        return NumbaState(self.packed, rows, blocks, self.silence, self._shares(batch_size))
 
     def step(self, state: State, num_samples: int, uniforms: ArrayLike | None = None) -> NDArray[np.int64]:
         num_samples = check_num_samples(num_samples)
@@ -166,19 +179,56 @@ class NumbaEngine(AbstractEngine):
             stop = min(num_samples, done + end - state.position)
             part = np.zeros((batch, stop - done), np.int64)
             some_logits = np.zeros((batch, stop - done if want_logits else 0, width), np.float32)
-            self._generate(
-                packed.sizes, packed.weights, packed.embedding, packed.decode, packed.dilations, packed.scale,
-                state.rings, state.cursors, state.history, state.previous, table,
-                state.blocks.conditioning.hop_length, first_frame, state.position, state.rows.seeds,
-                state.rows.streams, state.inverse_temperature, state.min_p,
-                np.ascontiguousarray(uniforms[:, done:stop]), np.ascontiguousarray(forced[:, done:stop]),
-                part, some_logits, state.scratch)
+            given, fed = np.ascontiguousarray(uniforms[:, done:stop]), np.ascontiguousarray(forced[:, done:stop])
+            self._advance([
+                self._arguments(state, share, scratch, table, first_frame, given, fed, part, some_logits)
+                for share, scratch in zip(state.shares, state.scratch, strict=True)])
             codes[:, done:stop] = part
             if want_logits:
                 logits[:, done:stop] = some_logits
             state.position += stop - done
             done = stop
         return codes, logits
+
+    def _arguments(self, state: NumbaState, rows: slice, scratch: Floats, table: Floats, first_frame: int,
+                   uniforms: Floats, forced: NDArray[np.int64], codes: NDArray[np.int64], logits: Floats) -> list[Any]:
+        """What a generation loop is called with to advance some of the rows, in the order of its signature."""
+        packed = self.packed
+        return [packed.sizes, packed.weights, packed.embedding, packed.decode, packed.dilations, packed.scale,
+                state.rings[rows], state.cursors[rows], state.history[rows], state.previous[rows],
+                table[rows] if len(table) > 1 else table, state.blocks.conditioning.hop_length, first_frame,
+                state.position, state.rows.seeds[rows], state.rows.streams[rows], state.inverse_temperature[rows],
+                state.min_p[rows], uniforms[rows], forced[rows], codes[rows], logits[rows], scratch]
+
+    def _advance(self, calls: list[list[Any]]) -> None:
+        """Run one call of the loop here and the others beside it."""
+        beside = [self._pool(len(calls) - 1).submit(self._generate, *call) for call in calls[1:]]
+        try:
+            self._generate(*calls[0])
+        finally:
+            # Whatever happens here, the others write into this call's arrays until they are done.
+            concurrent.futures.wait(beside)
+        for job in beside:
+            job.result()
+
+    def _pool(self, count: int) -> Pool:
+        if count not in self._pools:
+            self._pools[count] = Pool(count)
+        return self._pools[count]
+
+    def _shares(self, batch_size: int) -> list[slice]:
+        """The rows of each thread."""
+        threads = self.threads
+        if threads == "auto":
+            threads = idle_cores() if batch_size > 1 else 1
+        return split_rows(batch_size, int(threads))
+
+
+def split_rows(batch_size: int, threads: int) -> list[slice]:
+    """Consecutive rows for each thread, as even as they can be; no thread without rows."""
+    count = min(threads, batch_size)
+    borders = [batch_size * thread // count for thread in range(count + 1)]
+    return [slice(start, stop) for start, stop in itertools.pairwise(borders)]
 
 
 def _choose(kernels: str) -> tuple[str, host.Target]:

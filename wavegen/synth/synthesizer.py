@@ -100,11 +100,16 @@ class Synthesizer:
     """
 
     def __init__(
-        self, loaded: LoadedModel, engine: str = "auto", precision: str = "auto", device: str | None = None
+        self,
+        loaded: LoadedModel,
+        engine: str = "auto",
+        precision: str = "auto",
+        device: str | None = None,
+        threads: int | str = 1,
     ) -> None:
         self.spec: ModelFolder = loaded.spec
         self.model = loaded.model
-        self.engine = build_engine(loaded.model, engine, precision, device)
+        self.engine = build_engine(loaded.model, engine, precision, device, threads=threads)
         self._report = self._no_report()
 
     @property
@@ -301,7 +306,13 @@ class Synthesizer:
         return Report(0, 0.0, self.sample_rate, self.engine.name, self.engine.precision)
 
 
-def load(model: str | Path, engine: str = "auto", precision: str = "auto", device: str | None = None) -> Synthesizer:
+def load(
+    model: str | Path,
+    engine: str = "auto",
+    precision: str = "auto",
+    device: str | None = None,
+    threads: int | str = 1,
+) -> Synthesizer:
     """A model ready to speak.
 
     Args:
@@ -309,13 +320,14 @@ def load(model: str | Path, engine: str = "auto", precision: str = "auto", devic
         engine: "auto" (logs its choice), "reference" or "numba".
         precision: "auto", or what the engine offers.
         device: for the reference engine, such as "cpu" or "cuda".
+        threads: of the numba engine, or "auto" for as many as pay; the sound is the same.
 
     Raises:
         ModelFileError: the model is missing, damaged or not one of ours.
         EngineUnavailableError: the engine asked for cannot run here.
-        ConfigError: no engine or precision of that name.
+        ConfigError: no engine or precision of that name, or no such number of threads.
     """
-    return Synthesizer(load_model(model), engine, precision, device)
+    return Synthesizer(load_model(model), engine, precision, device, threads)
 
 
 def numbered(first: Request, count: int) -> list[Request]:
