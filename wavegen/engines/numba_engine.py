@@ -169,7 +169,7 @@ class NumbaEngine(AbstractEngine):
              want_logits: bool) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         if not isinstance(state, NumbaState) or state.packed is not self.packed:
             raise ConfigError(f"this {type(state).__name__} is of another engine; take one of this engine's start()")
-        packed, batch = self.packed, state.batch_size
+        batch = state.batch_size
         codes = np.zeros((batch, num_samples), np.int64)
         width = self.network.quantization_channels
         logits = np.zeros((batch, num_samples if want_logits else 0, width), np.float32)
