@@ -1,0 +1,1 @@
+"""Triton kernels: arrays on a CUDA device in, arrays out."""

@@ -1,0 +1,119 @@
+"""What the Triton kernels share: random numbers, gate, products, output layers, the draw of a code.
+
+Each function works on a tile: (ROWS, channels), a row being an utterance or a time step. Channel
+counts beyond a chunk are held as a tuple of tiles of CHUNK columns, as a tile cannot be sliced.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from triton import knobs
+
+# Triton reads $TRITON_INTERPRET when a kernel is defined: from then on it runs in numpy, on the CPU.
+INTERPRETED = tl.constexpr(bool(knobs.runtime.interpret))
+
+
+@triton.jit
+def philox_uniform(seed, stream, t):
+    """Uniform float32 in [0, 1), twin of `wavegen_kernels.philox.uniform`: equal bits.
+
+    key = (seed low, seed high), counter = (t low, t high, stream low, stream high)
+
+    Args:
+        seed, stream, t: int64 of any one shape, the bits of numbers below 2^64.
+    """
+    c0, c1 = t.to(tl.uint32), (t >> 32).to(tl.uint32)
+    c2, c3 = stream.to(tl.uint32), (stream >> 32).to(tl.uint32)
+    k0, k1 = seed.to(tl.uint32), (seed >> 32).to(tl.uint32)
+    for _ in tl.static_range(10):
+        high0, low0 = tl.umulhi(c0, 0xD2511F53), c0 * 0xD2511F53
+        high1, low1 = tl.umulhi(c2, 0xCD9E8D57), c2 * 0xCD9E8D57
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = k0 + 0x9E3779B9, k1 + 0xBB67AE85
+    return (c0 >> 8).to(tl.float32) * 5.9604644775390625e-08  # 2^-24
+
+
+@triton.jit
+def tanh_exact(x):
+    """tanh(x) to a few float32 roundings."""
+    e = tl.exp(2.0 * tl.minimum(tl.maximum(x, -15.0), 15.0))
+    return (e - 1.0) / (e + 1.0)
+
+
+@triton.jit
+def tanh_fast(x):
+    """tanh(x) in one instruction, off by at most 2^-11; interpreted, it is exact."""
+    if INTERPRETED:
+        return tanh_exact(x)
+    else:
+        return tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=r,r", [x], dtype=tl.float32,
+                                         is_pure=True, pack=1)
+
+
+@triton.jit
+def gate(u, v, FAST: tl.constexpr):
+    """tanh(u) sigmoid(v) in float32; FAST takes `tanh_fast`, of which the sigmoid is one too."""
+    if FAST:
+        return tanh_fast(u) * (0.5 * tanh_fast(0.5 * v) + 0.5)
+    else:
+        # Two exponentials and one division for both. The clamps keep every product finite.
+        e = tl.exp(2.0 * tl.minimum(tl.maximum(u, -15.0), 15.0))
+        f = tl.exp(tl.minimum(-v, 30.0))
+        return (e - 1.0) / ((e + 1.0) * (1.0 + f))
+
+
+@triton.jit
+def dot(x, weights, total):
+    """total + x @ weights, summed in float32; float32 operands are not rounded to TF32."""
+    if INTERPRETED:  # numpy knows no bfloat16
+        x, weights = x.to(tl.float32), weights.to(tl.float32)
+    return tl.dot(x, weights, total, input_precision="ieee")
+
+
+@triton.jit
+def output_layers(skip, output_weight, output_bias, end_weight, end_bias,
+                  CHUNK: tl.constexpr, SKIPS: tl.constexpr, OUTPUTS: tl.constexpr, CODES: tl.constexpr):
+    """Logits (ROWS, CODES) = W_end relu(W_out relu(skip) + b) + b.
+
+    Args:
+        skip: tuple of SKIPS float32 tiles (ROWS, CHUNK), the bias included.
+        output_weight: (SKIPS, OUTPUTS, CHUNK, CHUNK), end_weight: (OUTPUTS, CHUNK, CODES).
+    """
+    dtype = output_weight.dtype.element_ty
+    columns, codes = tl.arange(0, CHUNK), tl.arange(0, CODES)
+    square = columns[:, None] * CHUNK + columns[None, :]
+    wide = columns[:, None] * CODES + codes[None, :]
+    hidden = ()
+    for i in tl.static_range(SKIPS):
+        hidden = hidden + (tl.maximum(skip[i], 0.0).to(dtype),)
+    zero = tl.zeros_like(skip[0])
+    logits = tl.zeros((skip[0].shape[0], CODES), tl.float32) + tl.load(end_bias + codes)[None, :]
+    for j in tl.static_range(OUTPUTS):
+        output = zero + tl.load(output_bias + j * CHUNK + columns)[None, :]
+        for i in tl.static_range(SKIPS):
+            output = dot(hidden[i], tl.load(output_weight + (i * OUTPUTS + j) * (CHUNK * CHUNK) + square), output)
+        output = tl.maximum(output, 0.0).to(dtype)
+        logits = dot(output, tl.load(end_weight + j * (CHUNK * CODES) + wide), logits)
+    return logits
+
+
+@triton.jit
+def draw(logits, uniform, inverse_temperature, min_p, CODES: tl.constexpr):
+    """Codes int32 (ROWS,) by inverse CDF: the first whose cumulative probability exceeds uniform * total.
+
+    p = exp((logits - max) / temperature), 0 where p < min_p; a code of probability zero is never drawn.
+
+    Args:
+        logits: float32 (ROWS, CODES).
+        uniform, inverse_temperature, min_p: float32 (ROWS,).
+    """
+    codes = tl.arange(0, CODES)[None, :]
+    p = tl.exp((logits - tl.max(logits, 1)[:, None]) * inverse_temperature[:, None])
+    p = tl.where(p < min_p[:, None], 0.0, p)
+    beyond = tl.cumsum(p, 1) > (uniform * tl.sum(p, 1))[:, None]
+    # One reduction for both: the least code beyond the target, or where rounding leaves none, the
+    # last possible code.
+    rank = tl.where(p > 0.0, tl.where(beyond, codes, 2 * CODES - 1 - codes), 2 * CODES)
+    code = tl.min(rank, 1)
+    return tl.where(code < CODES, code, 2 * CODES - 1 - code)
