@@ -6,8 +6,9 @@ import torch
 
 from wavegen.audio import mulaw
 from wavegen.errors import ConfigError, ModelFileError
-from wavegen.metrics.judge import CONFIG, WEIGHTS, Judge, hear, load_judges
-from wavegen.metrics.judge_training import augment, examined, judge_mel, train_judge
+from wavegen.metrics.hearing import ear_mel, hear
+from wavegen.metrics.judge import CONFIG, WEIGHTS, Judge, load_judges
+from wavegen.metrics.judge_training import augment, examined, train_judge
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +149,7 @@ def test_what_a_judge_is_shown_has_one_shape(judge, store):
 
 @pytest.mark.parametrize("sample_rate", [8000, 16000, 22050, 48000])
 def test_a_judge_of_any_rate_has_ten_milliseconds_a_frame(sample_rate):
-    spec = judge_mel(sample_rate)
+    spec = ear_mel(sample_rate)
     assert spec.hop_length == round(sample_rate / 100) and spec.fmax < sample_rate / 2
 
 

@@ -22,29 +22,22 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from wavegen.audio import levels
 from wavegen.audio.atomic import atomic_write
-from wavegen.audio.mel import log_mel
-from wavegen.config import Config, MelSpec, TrimConfig, parse
+from wavegen.config import parse
 from wavegen.errors import ConfigError, ModelFileError
+from wavegen.metrics.hearing import BATCH_CLIPS, Ear, hear
 
 CONFIG, WEIGHTS = "judge.json", "judge.safetensors"
 COUNTS = "num_batches_tracked"  # a buffer of batch normalisation
-MIN_PEAK = 1e-3  # a quieter clip is judged as it is: lifting it would invent a voice
-BATCH_CLIPS = 128
 
 
-class JudgeConfig(Config):
+class JudgeConfig(Ear):
     """What a judge hears, how large it is and how it was trained."""
 
     format: Literal["wavegen-judge"] = "wavegen-judge"
     format_version: Literal[1] = 1
     labels: tuple[str, ...]
     speakers: tuple[str, ...] = ()
-    mel: MelSpec
-    num_frames: int = Field(80, ge=8)  # log-mel frames heard; a longer clip is cut
-    peak: float = Field(0.9, gt=0, le=1)  # clips are brought to it before anything else
-    trim: TrimConfig = TrimConfig(threshold=0.03)
     channels: tuple[int, int, int] = (16, 32, 48)  # of the three convolutions
     squeezed_channels: int = Field(24, gt=0)
     feature_channels: int = Field(64, gt=0)
@@ -194,28 +187,6 @@ def load_judges(folder: str | Path) -> dict[str, Judge]:
         raise ModelFileError(f"{folder} holds no judge (no {CONFIG} in it or one folder below); "
                              "recipes/fsdd/judge.py trains one")
     return {path.name: Judge.load(path) for path in found}
-
-
-def hear(waveforms: Sequence[np.ndarray], config: JudgeConfig, basis: np.ndarray) -> np.ndarray:
-    """What a judge is shown of clips: float32 (N, n_mels, num_frames)."""
-    num_samples = config.num_frames * config.mel.hop_length
-    padded = np.zeros((len(waveforms), num_samples), np.float32)
-    for row, waveform in enumerate(waveforms):
-        shown = _levelled(np.asarray(waveform, np.float32), config)[:num_samples]
-        padded[row, : len(shown)] = shown
-    mels: np.ndarray = log_mel(padded, config.mel, basis)[..., : config.num_frames]
-    return mels
-
-
-def _levelled(waveform: np.ndarray, config: JudgeConfig) -> np.ndarray:
-    if waveform.size == 0:
-        return waveform
-    waveform = levels.remove_dc(waveform)
-    if float(np.abs(waveform).max()) <= MIN_PEAK:
-        return waveform
-    waveform, _ = levels.normalize_peak(waveform, config.peak)
-    start, stop = levels.trim_bounds(waveform, config.mel.sample_rate, config.trim)
-    return waveform[start:stop]
 
 
 def _block(inputs: int, outputs: int) -> list[nn.Module]:

@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from wavegen.audio import mulaw
 from wavegen.audio.mel import mel_basis
-from wavegen.config import MelSpec
 from wavegen.data.store import Store
 from wavegen.errors import ConfigError
-from wavegen.metrics.judge import Judge, JudgeConfig, JudgeNetwork, hear
+from wavegen.metrics.hearing import ear_mel, hear
+from wavegen.metrics.judge import Judge, JudgeConfig, JudgeNetwork
 
 BATCH_CLIPS = 32
 LEARNING_RATE = 4e-3
@@ -27,13 +27,6 @@ MAX_STRETCH = 0.07  # of the speed, up or down
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]  # epochs done, epochs in all
-
-
-def judge_mel(sample_rate: int) -> MelSpec:
-    """The spectrogram a judge hears: 32 ms windows every 10 ms, with a floor above the faintest noise."""
-    window, hop = 2 ** round(math.log2(0.032 * sample_rate)), round(0.01 * sample_rate)
-    return MelSpec(sample_rate=sample_rate, n_fft=window, hop_length=hop, win_length=window, n_mels=40,
-                   fmin=60.0, fmax=0.4875 * sample_rate, power=2.0, floor=1e-3)
 
 
 def train_judge(store: Store, augmented: bool, seed: int = 0, epochs: int = 16, split: str = "train",
@@ -57,7 +50,7 @@ def train_judge(store: Store, augmented: bool, seed: int = 0, epochs: int = 16, 
     waveforms = [mulaw.decode(store.codes(int(row)), store.audio.quantization_channels) for row in rows]
     labels = torch.from_numpy(store.label_ids[rows].astype(np.int64))
     speakers = torch.from_numpy(store.speaker_ids[rows].astype(np.int64))
-    config = JudgeConfig(labels=store.labels, speakers=store.speakers, mel=judge_mel(store.audio.sample_rate),
+    config = JudgeConfig(labels=store.labels, speakers=store.speakers, mel=ear_mel(store.audio.sample_rate),
                          augmented=augmented, seed=seed, epochs=epochs, store_digest=store.digest)
     basis = mel_basis(config.mel)
     with torch.random.fork_rng(devices=[]):
@@ -130,6 +123,4 @@ def _loss(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
 
 
 def _hear_all(waveforms: Sequence[np.ndarray], config: JudgeConfig, basis: np.ndarray) -> torch.Tensor:
-    parts = [hear(waveforms[begin : begin + BATCH_CLIPS], config, basis)
-             for begin in range(0, len(waveforms), BATCH_CLIPS)]
-    return torch.from_numpy(np.concatenate(parts))
+    return torch.from_numpy(hear(waveforms, config, basis))
