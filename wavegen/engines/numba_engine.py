@@ -59,7 +59,8 @@ class NumbaState(State):
         self.position, self.rows, self.blocks = 0, rows, blocks
         self.rings = host.floats(self.batch_size, packed.ring_floats)
         self.cursors = np.zeros((self.batch_size, shape.num_layers), np.int64)
-        self.history = np.full((self.batch_size, 2 * shape.input_taps), packed.decode[silence], np.float32)
+        before = 0.0 if shape.order else packed.decode[silence]
+        self.history = np.full((self.batch_size, 2 * shape.history), before, np.float32)
         self.previous = np.full((self.batch_size, 2), silence, np.int64)
         self.shares = shares
         self.scratch = [host.floats(shape.scratch_floats) for _ in shares]  # no part of the value
@@ -99,9 +100,6 @@ class NumbaEngine(AbstractEngine):
     def __init__(self, network: Network, conditioning: Conditioning | None = None,
                  kernels: str = "auto", precision: str = "f32", ranges: ActivationRanges | None = None,
                  threads: Threads = 1) -> None:
-        if network.lpc_order:
-            raise EngineUnavailableError("the numba engine does not run the signal path lpc yet; "
-                                         'use engine="reference"')
         self.network, self.precision = network, precision
         self.kernels, target = _choose(kernels)
         self.default_conditioning = conditioning or TableConditioning(
@@ -130,7 +128,7 @@ class NumbaEngine(AbstractEngine):
         check_conditioning(conditioning, batch_size)
         network = self.network
         blocks = FrameBlocks(conditioning, (network.num_layers, 2 * network.residual_channels),
-                             functools.partial(pack_frames, size=self.packed.shape.residual))
+                             functools.partial(pack_frames, size=self.packed.shape.residual), network.lpc_order)
         blocks.at(0)  # a condition that is missing or not finite is refused here, not after the first samples
         return NumbaState(self.packed, rows, blocks, self.silence, self._shares(batch_size))
 
@@ -193,12 +191,13 @@ class NumbaEngine(AbstractEngine):
     def _arguments(self, state: NumbaState, rows: slice, scratch: Floats, table: Floats, first_frame: int,
                    uniforms: Floats, forced: NDArray[np.int64], codes: NDArray[np.int64], logits: Floats) -> list[Any]:
         """What a generation loop is called with to advance some of the rows, in the order of its signature."""
-        packed = self.packed
-        return [packed.sizes, packed.weights, packed.embedding, packed.decode, packed.dilations, packed.scale,
-                state.rings[rows], state.cursors[rows], state.history[rows], state.previous[rows],
-                table[rows] if len(table) > 1 else table, state.blocks.conditioning.hop_length, first_frame,
-                state.position, state.rows.seeds[rows], state.rows.streams[rows], state.inverse_temperature[rows],
-                state.min_p[rows], uniforms[rows], forced[rows], codes[rows], logits[rows], scratch]
+        packed, prediction = self.packed, state.blocks.prediction
+        return [packed.sizes, packed.weights, packed.embedding, packed.decode, packed.thresholds, packed.dilations,
+                packed.scale, state.rings[rows], state.cursors[rows], state.history[rows], state.previous[rows],
+                table[rows] if len(table) > 1 else table, prediction[rows] if len(prediction) > 1 else prediction,
+                state.blocks.conditioning.hop_length, first_frame, state.position, state.rows.seeds[rows],
+                state.rows.streams[rows], state.inverse_temperature[rows], state.min_p[rows], uniforms[rows],
+                forced[rows], codes[rows], logits[rows], scratch]
 
     def _advance(self, calls: list[list[Any]]) -> None:
         """Run one call of the loop here and the others beside it."""

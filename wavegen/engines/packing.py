@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wavegen.audio.mulaw import decode_table
+from wavegen.audio.mulaw import decode_table, thresholds
 from wavegen.config import WaveNetConfig
 from wavegen.engines.ranges import ActivationRanges
 from wavegen.errors import EngineUnavailableError, ModelFileError
@@ -120,6 +120,7 @@ class PackedWaveNet:
     weights: Floats
     embedding: Floats
     decode: Floats
+    thresholds: Floats
     dilations: NDArray[np.int64]
     scale: Floats
 
@@ -145,7 +146,7 @@ def pack(network: Network, registers: int, prefetch: int = 0, precision: str = "
     channels = network.residual_channels
     shape = make_shape(network.num_layers, channels, p["skip_bias"].size, p["output_bias"].size,
                        network.quantization_channels, network.kernel_size, network.input_kernel_size,
-                       network.input_taps, network.input_tanh, registers, prefetch, precision)
+                       network.input_taps, network.input_tanh, registers, prefetch, precision, network.lpc_order)
     size, layers = shape.residual, network.num_layers
     scale = np.float32(network.residual_scale)
     parts = []
@@ -180,6 +181,7 @@ def pack(network: Network, registers: int, prefetch: int = 0, precision: str = "
     embedding[:, :, :channels] = p["embedding"]
     return PackedWaveNet(shape, np.array(shape.sizes, np.int64), weights,
                          embedding, np.array(network.decoded, np.float32),
+                         np.array(thresholds(network.quantization_channels)),
                          np.array(network.dilations, np.int64), np.array([scale], np.float32))
 
 

@@ -24,7 +24,8 @@ class Shape:
     """Padded sizes a loop is specialised for; all channel counts are multiples of 16.
 
     `registers` is the number of lane vectors a panel may hold, `prefetch` how many bytes ahead of
-    their use weights are fetched, `precision` one of `PRECISIONS`.
+    their use weights are fetched, `precision` one of `PRECISIONS`, `order` the number of coefficients
+    of the signal path lpc (0 on the path direct).
     """
 
     num_layers: int
@@ -39,6 +40,12 @@ class Shape:
     registers: int
     prefetch: int = 0
     precision: str = "f32"
+    order: int = 0
+
+    @property
+    def history(self) -> int:
+        """Past samples a row keeps."""
+        return max(self.input_taps, self.order)
 
     @property
     def sizes(self) -> list[int]:
@@ -112,11 +119,11 @@ def padded(channels: int, limit: int) -> int:
 
 def make_shape(num_layers: int, residual: int, skip: int, output: int, codes: int, kernel_size: int,
                input_kernel_size: int, input_taps: int, input_tanh: bool, registers: int,
-               prefetch: int = 0, precision: str = "f32") -> Shape:
+               prefetch: int = 0, precision: str = "f32", order: int = 0) -> Shape:
     """Shape of a network from its true sizes."""
     return Shape(
         num_layers=num_layers, residual=padded(residual, max(1, registers // 2)), skip=padded(skip, registers),
         output=padded(output, registers), codes=padded(codes, registers), kernel_size=kernel_size,
         input_kernel_size=input_kernel_size, input_taps=-(-input_taps // DEPTH_UNIT) * DEPTH_UNIT,
-        input_tanh=input_tanh, registers=registers, prefetch=prefetch, precision=precision)
+        input_tanh=input_tanh, registers=registers, prefetch=prefetch, precision=precision, order=order)
 

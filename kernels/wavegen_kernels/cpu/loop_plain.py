@@ -1,6 +1,6 @@
 """The generation loop as plain loops: the readable twin of `loop_vector.py`, for every shape and CPU.
 
-    h0    = embedding[0, code[t-1]] + embedding[1, code[t-2]] + sum_j x[t-1-j] W_in[j]
+    h0    = embedding[0, code[t-1]] + embedding[1, code[t-2]] + sum_j x[t-1-j] W_in[j]     (path lpc: `predict.py`)
     a     = sum_k W_k h[t - k d] + cond[t // hop]
     z     = tanh(u) sigmoid(v),  (u, v) = a
     h     = residual_scale h + W_res z + b
@@ -19,6 +19,7 @@ import numpy as np
 from numba import njit
 
 from wavegen_kernels.cpu.draw import draw_code, philox_uniform
+from wavegen_kernels.cpu.predict import code_of, embed_excitation, follow, predict
 from wavegen_kernels.cpu.signature import SIGNATURE
 
 LANES = 16
@@ -79,13 +80,15 @@ def exponentials(e: Any, sums: Any, logits: Any, rate: Any, least: Any) -> None:
 
 
 @njit(SIGNATURE, nogil=True, cache=True, error_model="numpy")
-def generate(sizes: Any, weights: Any, embedding: Any, decode: Any, dilations: Any, scale: Any, rings: Any,
-             cursors: Any, history: Any, previous: Any, table: Any, hop: Any, first_frame: Any, position: Any,
-             seeds: Any, streams: Any, inverse_temperature: Any, min_p: Any, uniforms: Any, forced: Any,
-             codes: Any, logits: Any, scratch: Any) -> Any:
+def generate(sizes: Any, weights: Any, embedding: Any, decode: Any, thresholds: Any, dilations: Any, scale: Any,
+             rings: Any, cursors: Any, history: Any, previous: Any, table: Any, prediction: Any, hop: Any,
+             first_frame: Any, position: Any, seeds: Any, streams: Any, inverse_temperature: Any, min_p: Any,
+             uniforms: Any, forced: Any, codes: Any, logits: Any, scratch: Any) -> Any:
     """Advance every row by codes.shape[1] samples; see `signature.py` for the arguments."""
     layers, size, skip_size, output_size, code_size = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
     past, taps, squash, limit = sizes[5] - 1, sizes[7], sizes[8], sizes[9]
+    order = sizes[12]
+    kept = max(taps, order)
     count, gate_width = code_size // LANES, 2 * panel_width(size, max(1, limit // 2))
 
     window, x = np.zeros(taps, np.float32), np.zeros((past + 1) * size, np.float32)
@@ -93,18 +96,25 @@ def generate(sizes: Any, weights: Any, embedding: Any, decode: Any, dilations: A
     s, o = np.zeros(skip_size, np.float32), np.zeros(output_size, np.float32)
     raw, e = np.zeros(code_size, np.float32), np.zeros(code_size, np.float32)
     sums = np.zeros(LANES, np.float32)
+    predicted = np.float32(0)
     for row in range(codes.shape[0]):
         code, older = previous[row, 0], previous[row, 1]
         frames = row if table.shape[0] > 1 else 0
+        rules = row if prediction.shape[0] > 1 else 0
         for i in range(codes.shape[1]):
             t = position + i
             frame = t // hop - first_frame
-            for j in range(size):
-                h[j] = embedding[0, code, j]
-                if embedding.shape[0] > 1:
-                    h[j] += embedding[1, older, j]
+            newest = kept - 1 - t % kept if kept > 0 else 0
+            if order > 0:
+                predicted = predict(prediction[rules, frame], history[row], newest)
+                embed_excitation(embedding, older, code_of(thresholds, predicted), code, h)
+            else:
+                for j in range(size):
+                    h[j] = embedding[0, code, j]
+                    if embedding.shape[0] > 1:
+                        h[j] += embedding[1, older, j]
             for j in range(taps):
-                window[j] = history[row, taps - 1 - t % taps + j]
+                window[j] = history[row, newest + j]
             add_product(h, size, weights, 0, window, 0, taps, panel_width(size, limit))
             at, ring = taps * size, 0
             if squash:
@@ -153,9 +163,13 @@ def generate(sizes: Any, weights: Any, embedding: Any, decode: Any, dilations: A
                     uniform = philox_uniform(seeds[row], streams[row], np.uint64(t))
                 code = draw_code(e, sums, count, uniform)
             codes[row, i] = code
-            if taps > 0:
-                newest = taps - 1 - (t + 1) % taps
-                history[row, newest] = decode[code]
-                history[row, newest + taps] = decode[code]
+            sample = decode[code]
+            if order > 0:
+                sample = follow(predicted, sample)
+                older = code_of(thresholds, sample)
+            if kept > 0:
+                newest = kept - 1 - (t + 1) % kept
+                history[row, newest] = sample
+                history[row, newest + kept] = sample
         previous[row, 0], previous[row, 1] = code, older
     return 0
