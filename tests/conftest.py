@@ -52,6 +52,12 @@ def fsdd_folder(data_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def kathleen_folder(data_folder: Path) -> Path:
+    """One reader: data/*.flac at 16 kHz."""
+    return _below(data_folder, "kathleen")
+
+
+@pytest.fixture(scope="session")
 def nasty_folder(data_folder: Path) -> Path:
     """Odd, broken and empty files, each described in MANIFEST.csv."""
     return _below(data_folder, "nasty")

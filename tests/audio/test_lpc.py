@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from networks import make_coefficients
 from wavegen.audio import lpc, mulaw
+from wavegen.audio.io import load
+from wavegen.audio.mel import log_mel
+from wavegen.config import MelSpec
 
 
 def noise(seed, batch, num_samples, level=0.1):
@@ -99,3 +102,67 @@ def test_signals_and_codes_that_cannot_be_are_refused():
         decoder(nothing).decode(np.array([[0, 1], [2, 256]]))
     with pytest.raises(ValueError, match=r"must be \(2, n\)"):
         decoder(nothing).decode(np.zeros((1, 3), np.int64))
+
+
+SPEC = MelSpec(sample_rate=16000, hop_length=200)
+SPECS = [
+    SPEC,
+    MelSpec(sample_rate=22050, fmax=8000, mel_scale="htk", norm="none", power=2, log_base="10", mean=(-3.0,), scale=(2.0,)),
+    MelSpec(sample_rate=22050, center=False, edge_padding=384, n_mels=100, fmin=60),
+    MelSpec(sample_rate=8000, n_mels=20, n_fft=256, win_length=256, hop_length=64),
+]
+
+
+def wild_mels(spec, frames):
+    """Nothing like speech: bands jump over the whole range from frame to frame."""
+    rng = np.random.default_rng(0)
+    logarithm = rng.uniform(np.log(spec.floor), 6, (2, spec.n_mels, frames)) / (1 if spec.log_base == "e" else 2.3)
+    return ((logarithm - np.array(spec.mean)[:, None]) / np.array(spec.scale)[:, None]).astype(np.float32)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("order", [1, 16, 25])
+def test_any_mel_gives_a_stable_prediction(spec, order):
+    coefficients = lpc.mel_to_lpc(wild_mels(spec, 30), spec, order)
+    assert coefficients.shape == (2, 30, order) and coefficients.dtype == np.float32
+    radius = [np.abs(np.roots(np.concatenate([[1.0], -row]))).max() for row in coefficients.reshape(-1, order)]
+    assert max(radius) < 1
+
+
+def test_what_a_row_holds_does_not_depend_on_the_frames_beside_it():
+    mels = wild_mels(SPEC, 40)
+    whole = lpc.mel_to_lpc(mels, SPEC)
+    assert np.array_equal(lpc.mel_to_lpc(mels[:, :, 10:23], SPEC)[:, :12], whole[:, 10:22])
+    assert np.array_equal(lpc.mel_to_lpc(mels[1, :, 7:9].astype(np.float64), SPEC)[:1], whole[1, 7:8])
+    between = MelSpec(sample_rate=22050, center=False, edge_padding=384)  # frames centred on their stretch
+    mels = wild_mels(between, 9)
+    assert np.array_equal(lpc.mel_to_lpc(mels[:, :, 4:5], between), lpc.mel_to_lpc(mels, between)[:, 4:5])
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (np.zeros((30, 80)), r"\(..., 80, frames\), found \(30, 80\)"),
+        (np.zeros((80, 0)), "frames"),
+        (np.full((80, 3), np.nan), "not finite"),
+        (np.full((80, 3), 1e4), "no logarithms"),
+    ],
+)
+def test_features_that_cannot_be_are_refused(features, message):
+    with pytest.raises(ValueError, match=message):
+        lpc.mel_to_lpc(features, SPEC)
+
+
+def test_speech_is_predicted_and_survives_the_codec(kathleen_folder):
+    pesq = pytest.importorskip("pesq", reason="the package pesq judges the codec")
+    x, rate = load(sorted(kathleen_folder.glob("data/*.flac"))[7], SPEC.sample_rate)
+    x = x / np.abs(x).max() * 0.9
+    y, coefficients = lpc.emphasize(x, 0.85)[None], lpc.mel_to_lpc(log_mel(x, SPEC), SPEC)[None]
+    found = {}
+    for name, rules in (("direct", np.zeros_like(coefficients)), ("lpc", coefficients)):
+        analysis = lpc.analyze(y, rules, SPEC.hop_length)
+        waveform = decoder(rules, SPEC.hop_length, 1, 0.85).decode(analysis.codes)[0]
+        found[name] = pesq.pesq(rate, x, waveform, "wb")
+    assert found["direct"] > 4.4 and found["lpc"] > 4.5
+    excitation = mulaw.decode(analysis.codes[0])
+    assert np.square(excitation).mean() < 0.2 * np.square(y).mean(), "the prediction removes 7 dB"

@@ -17,12 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from wavegen.audio.compiled import compiled
+from wavegen.audio.mel import mel_basis
 from wavegen.audio.mulaw import decode_table, silence_code, thresholds
+from wavegen.config import MelSpec
 
 LAG_WINDOW_HZ = 30.0  # the spectrum is smeared by so much, so that no pole is too sharp
 WHITE_NOISE = 3e-4  # added to the spectrum, as a share of its power
@@ -79,6 +82,68 @@ def analyze(signal: np.ndarray, coefficients: np.ndarray, hop_length: int,
     _analyze(y, a, hop_length, decode_table(quantization_channels), thresholds(quantization_channels),
              silence_code(quantization_channels), codes, inputs, out)
     return Analysis(codes, inputs, out)
+
+
+def mel_to_lpc(features: np.ndarray, spec: MelSpec, order: int = 16, preemphasis: float = 0.85,
+               basis: np.ndarray | None = None) -> np.ndarray:
+    """Coefficients of the linear prediction of a pre-emphasised signal, from its log-mel frames alone.
+
+    mel -> pseudo-inverse -> power x |pre-emphasis|^2 -> autocorrelation, lag window -> Levinson
+
+    Row f is for samples f * hop_length and on: between the two frames whose centres lie around the
+    middle of that stretch, so a centred frame needs the next one. Each row depends on these frames
+    only, to the last bit, so that frames may come in pieces.
+
+    Args:
+        features: float (..., n_mels, F), as `log_mel` gives them.
+        spec: how they were computed.
+        order: coefficients of a frame.
+        preemphasis: of the signal to be predicted.
+        basis: float32 (n_mels, n_fft // 2 + 1) as stored with a model; None computes `mel_basis(spec)`.
+
+    Returns:
+        float32 (..., F, order); the prediction is stable.
+
+    Raises:
+        ValueError: another number of bands than the spec's, no frames, or numbers that are not finite.
+    """
+    logarithm = np.asarray(features, np.float64)
+    if logarithm.ndim < 2 or logarithm.shape[-2] != spec.n_mels or logarithm.shape[-1] == 0:
+        raise ValueError(f"features must be (..., {spec.n_mels}, frames), found {logarithm.shape}")
+    logarithm = logarithm * np.array(spec.scale)[:, None] + np.array(spec.mean)[:, None]
+    if spec.log_base == "10":
+        logarithm *= np.log(10.0)
+    if not np.abs(logarithm).max() < 200:
+        raise ValueError("features to predict from are not finite, or no logarithms")
+    weights = mel_basis(spec) if basis is None else np.asarray(basis)
+    inverse, cosines = _inverse(weights.astype(np.float32).tobytes(), spec.n_mels, preemphasis, order)
+    # The least that a bin can hold when its bands are at the floor.
+    least = spec.floor / float(weights.sum(1).mean())
+    lags = np.arange(order + 1)
+    window = np.exp(-0.5 * (2 * np.pi * LAG_WINDOW_HZ / spec.sample_rate * lags) ** 2)
+    window[0] += WHITE_NOISE
+    edge = spec.n_fft // 2 if spec.center else spec.edge_padding
+    shift = (spec.hop_length - spec.n_fft) / 2 + edge  # from the centre of frame f to the middle of stretch f
+    frames = np.ascontiguousarray(np.moveaxis(logarithm, -1, -2)).reshape(-1, logarithm.shape[-1], spec.n_mels)
+    out = np.zeros((*frames.shape[:2], order), np.float32)
+    _mel_to_lpc(frames, inverse, cosines, 2.0 / spec.power, least ** (2.0 / spec.power), window,
+                shift / spec.hop_length, out)
+    return out.reshape(*logarithm.shape[:-2], logarithm.shape[-1], order)
+
+
+@lru_cache(maxsize=8)
+def _inverse(basis: bytes, n_mels: int, preemphasis: float, order: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bands to bins float64 (n_mels, bins), and bins to autocorrelation (bins, order + 1)."""
+    weights = np.frombuffer(basis, np.float32).reshape(n_mels, -1).astype(np.float64)
+    bins = weights.shape[1]
+    inverse = np.linalg.pinv(weights).T.copy()
+    # A bin outside all bands, below fmin or above fmax, is taken to hold what the nearest one inside holds.
+    heard = np.flatnonzero(weights.sum(0) > 0)
+    nearest = heard[np.abs(np.arange(bins)[:, None] - heard).argmin(1)]
+    angle = np.pi * np.arange(bins) / (bins - 1)
+    emphasis = 1 + preemphasis**2 - 2 * preemphasis * np.cos(angle)
+    emphasis[1:-1] *= 2  # the negative frequencies
+    return inverse[:, nearest].copy(), emphasis[:, None] * np.cos(angle[:, None] * np.arange(order + 1))
 
 
 class Decoder:
@@ -189,3 +254,56 @@ def _synthesize(codes: Any, a: Any, hop: Any, first: Any, position: Any, decode:
             _push(past[row], s)
             last[row] = s + preemphasis * last[row]
             waveform[row, i] = _clip(last[row])
+
+
+@compiled
+def _autocorrelation(frame: Any, inverse: Any, cosines: Any, exponent: Any, least: Any, power: Any, out: Any) -> None:
+    power[:] = 0
+    for band in range(inverse.shape[0]):
+        level = np.exp(frame[band])
+        for k in range(power.shape[0]):
+            power[k] += inverse[band, k] * level
+    out[:] = 0
+    for k in range(power.shape[0]):
+        # The pseudo-inverse dips below zero beside a peak.
+        value = max(power[k], 0.0) ** exponent
+        value = max(value, least)
+        for lag in range(out.shape[0]):
+            out[lag] += cosines[k, lag] * value
+
+
+@compiled
+def _levinson(r: Any, a: Any, before: Any) -> None:
+    """Coefficients a of the best prediction of a signal with autocorrelation r."""
+    error = r[0]
+    for i in range(a.shape[0]):
+        reflection = r[i + 1]
+        for j in range(i):
+            reflection -= a[j] * r[i - j]
+        reflection /= error
+        before[:i] = a[:i]
+        for j in range(i):
+            a[j] = before[j] - reflection * before[i - 1 - j]
+        a[i] = reflection
+        error *= 1 - reflection * reflection
+
+
+@compiled
+def _mel_to_lpc(frames: Any, inverse: Any, cosines: Any, exponent: Any, least: Any, window: Any, shift: Any,
+                out: Any) -> None:
+    count, order = frames.shape[1], out.shape[2]
+    power, r = np.zeros(inverse.shape[1]), np.zeros((count, order + 1))
+    mixed, a, before = np.zeros(order + 1), np.zeros(order), np.zeros(order)
+    for row in range(frames.shape[0]):
+        for f in range(count):
+            _autocorrelation(frames[row, f], inverse, cosines, exponent, least, power, r[f])
+        for f in range(count):
+            place = f + shift
+            lower = int(np.floor(place))
+            weight = place - lower
+            first, second = min(max(lower, 0), count - 1), min(max(lower + 1, 0), count - 1)
+            for lag in range(order + 1):
+                mixed[lag] = (r[first, lag] * (1 - weight) + r[second, lag] * weight) * window[lag]
+            _levinson(mixed, a, before)
+            for i in range(order):
+                out[row, f, i] = a[i]
