@@ -7,12 +7,17 @@ import inspect
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import wavegen
+from networks import make_coefficients
 from tiny import save_tiny
+from wavegen.audio import lpc
+from wavegen.engines import ModelConditioning
 from wavegen.errors import ConfigError, ModelFileError
+from wavegen.models import ConditioningInputs
 from wavegen.synth import Request
 
 
@@ -159,3 +164,19 @@ def test_generate_and_stream_take_the_arguments_of_a_request():
     fields = set(inspect.signature(Request).parameters)
     assert fields | {"self", "count"} == set(inspect.signature(wavegen.Synthesizer.generate).parameters)
     assert fields | {"self", "chunk_samples"} == set(inspect.signature(wavegen.Synthesizer.stream).parameters)
+
+
+def test_a_model_of_the_path_lpc_speaks_through_its_prediction(tmp_path, monkeypatch):
+    speaker = wavegen.load(save_tiny(tmp_path / "vocoder", conditional=False, signal_path="lpc"))
+    with pytest.raises(ConfigError, match="speaks what a linear prediction leaves over and needs the coefficients"):
+        speaker.generate(seconds=0.01)
+    told = ConditioningInputs(prediction=torch.from_numpy(make_coefficients(0, 1, 12)))
+    monkeypatch.setattr(speaker, "_conditioning", lambda plans: ModelConditioning(speaker.model, told))
+    whole = speaker.generate(seconds=0.1)
+    pieces = list(speaker.stream(seconds=0.1, chunk_samples=77))
+    assert np.array_equal(np.concatenate([piece.waveform for piece in pieces]), whole.waveform)
+    state = speaker.engine.start(1, ModelConditioning(speaker.model, told), streams=[0])
+    decoder = lpc.Decoder(1, ModelConditioning(speaker.model, told).prediction, 80, 0.85)
+    assert np.array_equal(decoder.decode(speaker.engine.step(state, whole.num_samples))[0], whole.waveform)
+    batch = speaker.generate(seconds=0.1, count=3)
+    assert np.array_equal(batch[0].waveform, whole.waveform) and not np.array_equal(batch[1].waveform, whole.waveform)

@@ -157,7 +157,7 @@ class Decoder:
         preemphasis: of the signal that was coded.
     """
 
-    def __init__(self, batch_size: int, prediction: Callable[[int, int], np.ndarray], hop_length: int,
+    def __init__(self, batch_size: int, prediction: Callable[[int, int], np.ndarray | None], hop_length: int,
                  preemphasis: float, quantization_channels: int = 256) -> None:
         self.prediction, self.hop_length = prediction, hop_length
         self.preemphasis, self.decode_table = np.float32(preemphasis), decode_table(quantization_channels)
@@ -193,7 +193,9 @@ class Decoder:
         return waveform
 
 
-def _checked(coefficients: np.ndarray, batch_size: int) -> np.ndarray:
+def _checked(coefficients: np.ndarray | None, batch_size: int) -> np.ndarray:
+    if coefficients is None:
+        raise ValueError("no prediction coefficients were given")
     a = np.ascontiguousarray(coefficients, np.float32)
     if a.ndim != 3 or 0 in a.shape or len(a) not in (1, batch_size):
         raise ValueError(f"prediction coefficients are (B or 1, frames, order), found {a.shape} for {batch_size} rows")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
@@ -11,7 +12,7 @@ from typing import overload
 import numpy as np
 import torch
 
-from wavegen.audio import io, mulaw
+from wavegen.audio import io, lpc, mulaw
 from wavegen.checkpoint import LoadedModel, load_model
 from wavegen.config import ModelFolder
 from wavegen.engines import ModelConditioning, build_engine
@@ -200,7 +201,7 @@ class Synthesizer:
         for begin in range(0, len(rows), MAX_ROWS):
             batch = rows[begin : begin + MAX_ROWS]
             plans = [clips[number][place] for number, place in batch]
-            blocks = [self._decode(codes) for codes in self._blocks(plans, BLOCK_SAMPLES)]
+            blocks = list(self._blocks(plans, BLOCK_SAMPLES))
             for place, (row, plan) in enumerate(zip(batch, plans, strict=True)):
                 spoken[row] = np.concatenate([block[place] for block in blocks])[: plan.num_samples]
         return [
@@ -253,15 +254,17 @@ class Synthesizer:
         for place, plan in enumerate(plans):
             if place:
                 yield self._pause()
-            for codes in self._blocks([plan], block_samples):
-                yield self._decode(codes[0])
+            for block in self._blocks([plan], block_samples):
+                yield block[0]
 
     def _blocks(self, plans: Sequence[Plan], block_samples: int) -> Iterator[np.ndarray]:
-        """Codes int64 (B, n) of the rows, n adding up to the longest row."""
+        """Waveforms float32 (B, n) of the rows, n adding up to the longest row."""
         begin = time.perf_counter()
+        conditioning = self._conditioning(plans)
+        decode = self._decoder(len(plans), conditioning)
         state = self.engine.start(
             batch_size=len(plans),
-            conditioning=self._conditioning(plans),
+            conditioning=conditioning,
             seeds=[plan.seed for plan in plans],
             streams=[plan.stream for plan in plans],
             temperature=[plan.temperature for plan in plans],
@@ -271,10 +274,10 @@ class Synthesizer:
         done = 0
         while remaining > 0:
             num_samples = min(block_samples, remaining)
-            codes = self.engine.step(state, num_samples)
+            waveforms = decode(self.engine.step(state, num_samples))
             kept = sum(min(num_samples, max(0, plan.num_samples - done)) for plan in plans)
             self._report += replace(self._no_report(), num_samples=kept, wall_seconds=time.perf_counter() - begin)
-            yield codes
+            yield waveforms
             done, remaining = done + num_samples, remaining - num_samples
             begin = time.perf_counter()
 
@@ -289,12 +292,17 @@ class Synthesizer:
         )
         return ModelConditioning(self.model, inputs)
 
-    def _decode(self, codes: np.ndarray) -> np.ndarray:
-        return mulaw.decode(codes, self.spec.audio.quantization_channels)
+    def _decoder(self, batch_size: int, conditioning: ModelConditioning | None) -> Callable[[np.ndarray], np.ndarray]:
+        """Codes (B, n) to waveforms (B, n), block after block."""
+        config, channels = self.spec.model, self.spec.audio.quantization_channels
+        if config.family != "wavenet" or config.signal_path == "direct":
+            return functools.partial(mulaw.decode, quantization_channels=channels)
+        told = conditioning or ModelConditioning(self.model)
+        return lpc.Decoder(batch_size, told.prediction, told.hop_length, config.preemphasis, channels).decode
 
     def _pause(self) -> np.ndarray:
         channels = self.spec.audio.quantization_channels
-        return self._decode(np.full(pause_samples(self.spec), mulaw.silence_code(channels)))
+        return mulaw.decode(np.full(pause_samples(self.spec), mulaw.silence_code(channels)), channels)
 
     def _assemble(self, spoken: Sequence[np.ndarray]) -> AudioChunk:
         pieces = [spoken[0]]
