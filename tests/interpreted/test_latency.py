@@ -1,0 +1,180 @@
+"""The latency kernel: its numbers with one program after the other, its protocol with one process for each."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from triton.runtime import interpreter
+
+from networks import make_uniforms, make_wavenet
+from wavegen.engines import TableConditioning, build_engine
+from wavegen.engines.packing import network_of
+from wavegen.engines.sampling import margin
+from wavegen_kernels.gpu import batch, latency
+from wavegen_kernels.gpu.memory import make_memory
+from wavegen_kernels.gpu.pack import pack, pack_frames
+
+H200 = {"shared_limit": 232_448, "multiprocessors": 132}
+HOP = 5
+# Products of numbers rounded to 16 bits; logits spread over units.
+TOLERANCE = {torch.float16: 5e-3, torch.bfloat16: 4e-2}
+
+
+class Case:
+    """A network, its packed weights and a conditioning table that changes every HOP samples."""
+
+    def __init__(self, batch_size, dtype=torch.float16, group=2, shared=True, **options):
+        sizes = {"residual": 16, "skip": 32, "output": 32, "dilations": (1, 2, 4, 1, 2)} | options
+        self.model = make_wavenet(**sizes)
+        network = self.network = network_of(self.model)
+        self.packed = pack(network.parameters, network.dilations, network.decoded, network.residual_scale,
+                           network.skip_scale, network.input_tanh, dtype)
+        noise = np.random.default_rng(5).normal(0, 0.3, (1 if shared else batch_size, 3, 1, 1))
+        self.frames = (network.parameters["dilated_bias"][None, None] + noise).astype(np.float32)
+        self.table = torch.from_numpy(pack_frames(self.frames, self.packed.sizes.residual))
+        plan = latency.make_plan(self.packed.sizes, dtype, batch_size, **H200)
+        assert isinstance(plan, latency.Plan)
+        groups = -(-self.packed.sizes.layers // group)
+        self.plan = replace(plan, group=group, groups=groups, at_once=2, programs=plan.programs + groups - plan.groups)
+        self.batch_size = batch_size
+
+    def begin(self):
+        memory, ones = make_memory(self.packed, self.batch_size), np.ones(self.batch_size)
+        memory.begin(self.packed, list(range(self.batch_size)), 0, self.network.quantization_channels // 2,
+                     np.full(self.batch_size, 7, np.uint64), np.arange(self.batch_size, dtype=np.uint64), ones,
+                     0 * ones)
+        memory.table_row[:] = torch.arange(self.batch_size) % len(self.table)
+        return memory
+
+    def reference(self):
+        return build_engine(self.model, "reference"), TableConditioning(self.frames, HOP)
+
+    def assert_codes(self, found, uniforms):
+        """Codes of the float64 reference, or a uniform number too near a border for 16-bit weights."""
+        engine, conditioning = self.reference()
+        expected = engine.step(engine.start(self.batch_size, conditioning), found.shape[1], uniforms)
+        for row in np.flatnonzero((found != expected).any(1)):
+            first = int(np.argmax(found[row] != expected[row]))
+            logits = engine.logits(expected[:, :first + 1], conditioning)[row:row + 1, -1]
+            assert margin(logits, uniforms[row:row + 1, first])[0] < 1e-3, f"row {row} is off at sample {first}"
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "options"),
+    [
+        (2, {"shared": False}),
+        (3, {"kernel_size": 3, "input_taps": 5, "input_tanh": True, "residual_scale": 0.8, "skip_scale": 0.7}),
+        (1, {"group": 5, "input_kernel_size": 1, "dtype": torch.bfloat16, "dilations": (1, 2, 4, 8, 1)}),
+    ],
+)
+def test_logits_and_codes_are_those_of_the_reference(batch_size, options):
+    case, dtype = Case(batch_size, **options), options.get("dtype", torch.float16)
+    uniforms = make_uniforms(1, batch_size, 14)
+    codes = torch.zeros(batch_size, 14, dtype=torch.int32)
+    logits = torch.zeros(batch_size, 14, case.packed.sizes.codes)
+    memory = case.begin()
+    for start, stop in ((0, 5), (5, 14)):  # the state is carried from launch to launch
+        part, some = codes[:, start:stop].contiguous(), logits[:, start:stop].contiguous()
+        latency.generate(case.packed, memory, case.table, HOP, start, part, some,
+                         torch.from_numpy(uniforms[:, start:stop].copy()), plan=case.plan)
+        codes[:, start:stop], logits[:, start:stop] = part, some
+    engine, conditioning = case.reference()
+    truth = engine.logits(codes.numpy(), conditioning)
+    found = logits[:, :, :case.network.quantization_channels].numpy()
+    assert np.abs(found - truth).max() < TOLERANCE[dtype]
+    if dtype == torch.float16:
+        case.assert_codes(codes.numpy(), uniforms)
+
+
+def test_a_state_may_pass_from_one_kernel_to_the_other():
+    case = Case(2, kernel_size=3, input_taps=3)
+    whole, parts = torch.zeros(2, 12, dtype=torch.int32), []
+    alone, shared = case.begin(), case.begin()
+    batch.generate(case.packed, alone, case.table, HOP, 0, whole)
+    for start in (0, 3, 6, 9):
+        parts.append(torch.zeros(2, 3, dtype=torch.int32))
+        if start % 2:
+            latency.generate(case.packed, shared, case.table, HOP, start, parts[-1], plan=case.plan)
+        else:
+            batch.generate(case.packed, shared, case.table, HOP, start, parts[-1])
+    assert torch.equal(torch.cat(parts, 1), whole)
+    for field in fields(alone):
+        theirs, ours = getattr(alone, field.name), getattr(shared, field.name)
+        assert torch.allclose(theirs.double(), ours.double(), atol=2e-3), field.name
+
+
+def test_forced_codes_are_fed_and_rows_at_rest_keep_theirs():
+    case = Case(2)
+    forced = torch.randint(0, case.network.quantization_channels, (2, 6), dtype=torch.int32,
+                           generator=torch.Generator().manual_seed(0))
+    logits = torch.zeros(2, 6, case.packed.sizes.codes)
+    latency.generate(case.packed, case.begin(), case.table, HOP, 0, forced.clone(), logits, forced=True, plan=case.plan)
+    engine, conditioning = case.reference()
+    truth = engine.logits(forced.numpy(), conditioning)
+    assert np.abs(logits[:, :, :truth.shape[2]].numpy() - truth).max() < TOLERANCE[torch.float16]
+    memory, codes = case.begin(), torch.full((2, 2), -1, dtype=torch.int32)
+    memory.active[1] = 0
+    latency.generate(case.packed, memory, case.table, HOP, 0, codes, plan=case.plan)
+    assert (codes[0] >= 0).all() and (codes[1] == -1).all()
+
+
+def _run_program(role, case, memory, codes, uniforms, mail, abort, patience):
+    """One program of a grid, in a process of its own."""
+    torch.set_num_threads(1)
+    builder = interpreter.interpreter_builder
+    load = builder.create_masked_load
+
+    def polite_load(*arguments):
+        if arguments[-1]:  # volatile: let the program that is waited for have the processor
+            os.sched_yield()
+        return load(*arguments)
+
+    builder.create_masked_load = polite_load
+    builder.set_grid_dim = lambda *_: type(builder).set_grid_dim(builder, case.plan.programs, 1, 1)
+    builder.set_grid_idx = lambda *_: type(builder).set_grid_idx(builder, role, 0, 0)
+    # The interpreter copies every tensor back onto itself at the end: over packets still being sent.
+    interpreter.GridExecutor._restore_args_dev = lambda *_: None
+    latency.launch(case.packed, memory, case.table, HOP, 0, codes, None, uniforms, False, case.plan, False, 8, patience,
+                   mail, abort, (1,))
+
+
+def run_programs(case, num_samples, patience, missing=None):
+    """Codes, abort word and exit codes, with each program but `missing` in a process of its own."""
+    memory = case.begin()
+    uniforms = torch.from_numpy(make_uniforms(2, case.batch_size, num_samples))
+    codes = torch.zeros(case.batch_size, num_samples, dtype=torch.int32)
+    mail = latency.make_mail(case.packed.sizes, case.plan, case.batch_size, codes.device)
+    abort = torch.zeros(1, dtype=torch.int32)
+    for tensor in (codes, mail, abort, *(getattr(memory, field.name) for field in fields(memory))):
+        tensor.share_memory_()
+    fork = multiprocessing.get_context("fork")
+    arguments = (case, memory, codes, uniforms, mail, abort, patience)
+    processes = [fork.Process(target=_run_program, args=(role, *arguments))
+                 for role in range(case.plan.programs) if role != missing]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    exits = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    return codes.numpy(), uniforms.numpy(), int(abort), exits
+
+
+def test_programs_that_run_at_once_speak_the_reference_samples():
+    case = Case(3, group=2, dilations=(1, 2, 4, 1), shared=False)
+    codes, uniforms, abort, exits = run_programs(case, 12, patience=10**6)
+    assert abort == 0 and exits == [0] * case.plan.programs
+    case.assert_codes(codes, uniforms)
+
+
+@pytest.mark.parametrize("missing", [1, 3])
+def test_when_a_program_is_missing_all_others_leave(missing):
+    case = Case(1, group=2, dilations=(1, 2, 4, 1))
+    *_, abort, exits = run_programs(case, 3, patience=200, missing=missing)
+    assert abort == 1 and exits == [0] * (case.plan.programs - 1)
