@@ -40,7 +40,7 @@ def digits(tmp_path_factory, fsdd_folder):
 
 
 def run(script, monkeypatch, *arguments) -> int:
-    module = load_script(f"recipes/fsdd/{script}.py")
+    module = load_script("recipes/judge.py" if script == "judge" else f"recipes/fsdd/{script}.py")
     monkeypatch.setattr("sys.argv", [f"{script}.py", *map(str, arguments)])
     return module.main()
 

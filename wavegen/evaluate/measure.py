@@ -157,12 +157,12 @@ def _check_fit(synthesizer: Synthesizer, data: Store, store: str | Path, judges:
         if (judge.config.labels, judge.config.speakers) != (data.labels, data.speakers):
             raise ConfigError(
                 f'judge "{name}" knows other labels or speakers than store {store}; '
-                "train one on this store with recipes/fsdd/judge.py"
+                "train one on this store with recipes/judge.py"
             )
         if judge.sample_rate != data.audio.sample_rate:
             raise ConfigError(
                 f'judge "{name}" hears {judge.sample_rate} Hz, store {store} is at {data.audio.sample_rate} Hz; '
-                "train one on this store with recipes/fsdd/judge.py"
+                "train one on this store with recipes/judge.py"
             )
 
 

@@ -87,13 +87,14 @@ class JudgeNetwork(nn.Module):
         width = squeezed * (config.mel.n_mels // 8) * (config.num_frames // 8)
         self.features = nn.Linear(width, config.feature_channels)
         self.label = nn.Linear(config.feature_channels, len(config.labels))
-        self.speaker = nn.Linear(config.feature_channels, len(config.speakers))
+        self.speaker = nn.Linear(config.feature_channels, len(config.speakers)) if config.speakers else None
 
     def forward(self, mels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (B, labels), logits (B, speakers) and features (B, C) of log-mels (B, n_mels, F)."""
         features = self.features(self.body(mels[:, None]))
         heard = torch.relu(features)
-        return self.label(heard), self.speaker(heard), features
+        speaker = self.speaker(heard) if self.speaker is not None else heard[:, :0]
+        return self.label(heard), speaker, features
 
 
 class Judge:
@@ -185,7 +186,7 @@ def load_judges(folder: str | Path) -> dict[str, Judge]:
     found = sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
     if not found:
         raise ModelFileError(f"{folder} holds no judge (no {CONFIG} in it or one folder below); "
-                             "recipes/fsdd/judge.py trains one")
+                             "recipes/judge.py trains one")
     return {path.name: Judge.load(path) for path in found}
 
 
@@ -197,7 +198,7 @@ def _block(inputs: int, outputs: int) -> list[nn.Module]:
 def _read_config(folder: Path) -> JudgeConfig:
     path = folder / CONFIG
     if not path.is_file():
-        raise ModelFileError(f"{folder} holds no judge (no {CONFIG}); recipes/fsdd/judge.py trains one")
+        raise ModelFileError(f"{folder} holds no judge (no {CONFIG}); recipes/judge.py trains one")
     try:
         return parse(JudgeConfig, json.loads(path.read_text("utf-8")), str(path))
     except (OSError, ValueError, ConfigError) as error:

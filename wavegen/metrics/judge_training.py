@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]  # epochs done, epochs in all
 
 
 def train_judge(store: Store, augmented: bool, seed: int = 0, epochs: int = 16, split: str = "train",
-                on_epoch: Progress | None = None) -> Judge:
+                num_frames: int = 80, with_speakers: bool = True, on_epoch: Progress | None = None) -> Judge:
     """Train a judge on the recordings of a split, as the mu-law codec leaves them.
 
     Args:
@@ -39,6 +39,8 @@ def train_judge(store: Store, augmented: bool, seed: int = 0, epochs: int = 16, 
             little. Without it the judge hears the recordings as they are.
         seed: the same seed gives the same judge on the same machine.
         epochs: passes over the split.
+        num_frames: of 10 ms that are heard of a clip; the rest is cut.
+        with_speakers: learn the speakers too, if the store has any.
         on_epoch: told the progress.
 
     Raises:
@@ -50,8 +52,8 @@ def train_judge(store: Store, augmented: bool, seed: int = 0, epochs: int = 16, 
     waveforms = [mulaw.decode(store.codes(int(row)), store.audio.quantization_channels) for row in rows]
     labels = torch.from_numpy(store.label_ids[rows].astype(np.int64))
     speakers = torch.from_numpy(store.speaker_ids[rows].astype(np.int64))
-    config = JudgeConfig(labels=store.labels, speakers=store.speakers, mel=ear_mel(store.audio.sample_rate),
-                         augmented=augmented, seed=seed, epochs=epochs, store_digest=store.digest)
+    config = JudgeConfig(labels=store.labels, speakers=store.speakers if with_speakers else (),
+                         mel=ear_mel(store.audio.sample_rate), num_frames=num_frames, augmented=augmented, seed=seed, epochs=epochs, store_digest=store.digest)
     basis = mel_basis(config.mel)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -65,7 +67,7 @@ def examined(judge: Judge, store: Store, split: str = "test") -> Judge:
     rows = store.rows(split)
     verdict = judge([mulaw.decode(store.codes(int(row)), store.audio.quantization_channels) for row in rows])
     found = {"test_label_accuracy": verdict.label_accuracy(store.label_ids[rows])}
-    if store.speakers:
+    if judge.config.speakers:
         found["test_speaker_accuracy"] = verdict.speaker_accuracy(store.speaker_ids[rows])
     return Judge(judge.config.model_copy(update=found), judge.network, judge.basis)
 
