@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wavegen.metrics.diversity import diversity
-from wavegen.metrics.neighbours import mean_pairwise_distance, nearest_distances, neighbour_report
+from wavegen.metrics.neighbours import nearest_distances, neighbour_report
 
 
 def pictures(count, seed=0, scale=1.0):
@@ -34,31 +33,8 @@ def test_a_few_copies_show_in_the_nearest_tenth():
     assert found["ratio"] > 0.8 and found["ratio_of_nearest"] < 0.1
 
 
-def test_the_mean_distance_of_pairs_is_that_of_all_pairs():
-    clips = pictures(9)
-    pairs = [np.sqrt(np.mean((a - b) ** 2)) for i, a in enumerate(clips) for b in clips[:i]]
-    assert mean_pairwise_distance(clips) == pytest.approx(np.mean(pairs), rel=1e-4)
-
-
-def test_a_collapsed_model_has_no_diversity():
-    recordings, labels = pictures(40), np.arange(40) % 2
-    collapsed = np.repeat(recordings[:2], 10, axis=0) + pictures(20, seed=5, scale=0.01)
-    meant = np.repeat([0, 1], 10)
-    assert diversity(collapsed, meant, recordings, labels) < 0.02
-    assert diversity(pictures(20, seed=6), meant, recordings, labels) == pytest.approx(1.0, abs=0.1)
-    # Two labels that differ from each other do not make up for each of them being one sound only.
-    apart = collapsed + 10 * meant[:, None, None]
-    assert diversity(apart, meant, recordings, labels) < 0.02
-
-
-def test_diversity_needs_two_of_a_kind():
-    assert diversity(pictures(3), np.arange(3), pictures(3), np.arange(3)) is None
-
-
 def test_what_cannot_be_compared_is_named():
     with pytest.raises(ValueError, match="one size"):
         nearest_distances(pictures(3), np.zeros((3, 4, 5)))
     with pytest.raises(ValueError, match="no clip"):
         nearest_distances(pictures(3), pictures(0))
-    with pytest.raises(ValueError, match="at least two"):
-        mean_pairwise_distance(pictures(1))

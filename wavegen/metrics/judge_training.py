@@ -53,7 +53,8 @@ def train_judge(store: Store, augmented: bool, seed: int = 0, epochs: int = 16, 
     labels = torch.from_numpy(store.label_ids[rows].astype(np.int64))
     speakers = torch.from_numpy(store.speaker_ids[rows].astype(np.int64))
     config = JudgeConfig(labels=store.labels, speakers=store.speakers if with_speakers else (),
-                         mel=ear_mel(store.audio.sample_rate), num_frames=num_frames, augmented=augmented, seed=seed, epochs=epochs, store_digest=store.digest)
+                         mel=ear_mel(store.audio.sample_rate), num_frames=num_frames, augmented=augmented,
+                         seed=seed, epochs=epochs, store_digest=store.digest)
     basis = mel_basis(config.mel)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

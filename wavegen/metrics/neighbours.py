@@ -52,21 +52,6 @@ def neighbour_report(clips: np.ndarray, unseen: np.ndarray, training: np.ndarray
             "ratio_of_nearest": _ratio(*tenths)}
 
 
-def mean_pairwise_distance(clips: np.ndarray) -> float:
-    """Mean distance between two different clips of a set.
-
-    Args:
-        clips: float (N, ...), N at least 2.
-    """
-    rows = _flat(clips)
-    if len(rows) < 2:
-        raise ValueError(f"distances between clips need at least two, found {len(rows)}")
-    rows = rows - rows.mean(0)  # the products below lose less of small numbers
-    total = sum(float(np.sqrt(_squares(rows[begin : begin + BLOCK_ROWS], rows) / rows.shape[1]).sum())
-                for begin in range(0, len(rows), BLOCK_ROWS))
-    return total / (len(rows) * (len(rows) - 1))
-
-
 def _squares(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Squared Euclidean distance of every two rows."""
     products = first @ second.T
