@@ -200,6 +200,17 @@ class CriticConfig(Config):
     phase_shuffle: int = Field(2, ge=0)  # samples a layer's output is shifted by at most
 
 
+class SpectralCriticConfig(Config):
+    """A critic of log-mel frames beside the one of samples: a second distance, in the space of spectrograms."""
+
+    n_fft: int = Field(256, gt=0)  # samples
+    hop_length: int = Field(64, gt=0)  # samples; model.num_samples is a multiple of it
+    n_mels: int = Field(48, gt=0)
+    weight: float = Field(1.0, gt=0)  # of its score in the generator's loss
+    critic: CriticConfig = CriticConfig(channels=(96, 128, 192, 256), strides=(2, 2, 2, 2), kernel_size=4,
+                                        phase_shuffle=0)
+
+
 class AdversarialConfig(Config):
     """The game of generator and critic; read by the family `wgan` alone."""
 
@@ -211,6 +222,9 @@ class AdversarialConfig(Config):
     critic_lr: float | None = Field(None, gt=0)  # None is the generator's rate
     in_bin_noise: bool = True  # recordings are spread inside their mu-law bins
     critic: CriticConfig = CriticConfig()
+    spectral: tuple[SpectralCriticConfig, ...] = ()  # critics of spectrograms, each with its own penalty
+    judge: str | None = None  # folder of judges that score clips at each validation
+    collapse_ratio: float = Field(0.3, ge=0)  # diversity of clips against recordings that raises the alarm
 
 
 class OptimizerConfig(Config):
@@ -267,6 +281,14 @@ class Recipe(Config):
         if mel is not None and mel.sample_rate != self.audio.sample_rate:
             raise ValueError(f"audio.mel.sample_rate {mel.sample_rate} differs from audio.sample_rate "
                              f"{self.audio.sample_rate}")
+        if isinstance(self.model, WGANConfig):
+            game, length = self.training.adversarial, self.model.num_samples
+            _check_strides(game.critic.channels, game.critic.strides, length)
+            for view in game.spectral:
+                if length % view.hop_length:
+                    raise ValueError(f"model.num_samples {length} must be a multiple of "
+                                     f"training.adversarial.spectral.hop_length {view.hop_length}")
+                _check_strides(view.critic.channels, view.critic.strides, length // view.hop_length)
         return self
 
 
@@ -303,7 +325,7 @@ def _check_strides(channels: tuple[int, ...], strides: tuple[int, ...], num_samp
     if len(channels) != len(strides):
         raise ValueError(f"channels and strides must be of one length, found {len(channels)} and {len(strides)}")
     if num_samples % math.prod(strides):
-        raise ValueError(f"num_samples {num_samples} must be a multiple of the product of the strides, "
+        raise ValueError(f"the length {num_samples} must be a multiple of the product of the strides, "
                          f"{math.prod(strides)}")
 
 

@@ -75,7 +75,8 @@ class NearestUpsample(nn.Module):
     """Repeat each position `up` times, then convolve with a kernel of `taps * up` samples.
 
     The repeated values are equal, so this too is one product at the low rate, with the taps that
-    fall on one position added up first. Arguments as for `PolyphaseConv`.
+    fall on one position added up first. Output i sees the repeated positions from i - (taps + 1) // 2 * up
+    on. Arguments as for `PolyphaseConv`.
     """
 
     fold: Tensor  # (taps + 1, up, taps * up): 1 where a tap of an output phase falls on a neighbour
@@ -89,7 +90,7 @@ class NearestUpsample(nn.Module):
         fold = torch.zeros(self.neighbours, up, size)
         for phase in range(up):
             for tap in range(size):
-                fold[(phase + tap - size // 2) // up + self.neighbours // 2, phase, tap] = 1
+                fold[(phase + tap) // up, phase, tap] = 1
         self.register_buffer("fold", fold, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
