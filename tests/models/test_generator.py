@@ -73,7 +73,7 @@ def test_an_untrained_filter_changes_nothing():
 @pytest.mark.parametrize("sizes", [{"num_samples": 200}, {"strides": (4, 4)},
                                    {"conditioning": ConditioningConfig(label=True, progress_steps=4)}])
 def test_sizes_that_do_not_fit_are_refused(sizes):
-    with pytest.raises(ValidationError, match="200 must be a multiple .* 64|of one length, found 3 and 2|must be 0"):
+    with pytest.raises(ValidationError, match=r"200 must be a multiple .* 64|of one length, found 3 and 2|must be 0"):
         generator(**sizes)
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 from wavegen.audio.mulaw import from_companded
 from wavegen.config import AdversarialConfig, Recipe, Vocabulary, WGANConfig
 from wavegen.data.batches import Batch
+from wavegen.errors import ConfigError
 from wavegen.metrics.diversity import diversity
 from wavegen.metrics.frechet import frechet_distance
 from wavegen.metrics.judge import Judge, load_judges
@@ -46,9 +47,10 @@ class AdversarialModule(TrainingModule):
         self.weights = [1.0]
         for view in self.game.spectral:
             self.views.append(LogMelView(view, recipe.audio))
-            self.critics.append(Critic(view.critic, model.num_samples // view.hop_length, view.n_mels, model, vocabulary))
+            frames = model.num_samples // view.hop_length
+            self.critics.append(Critic(view.critic, frames, view.n_mels, model, vocabulary))
             self.weights.append(view.weight)
-        self.judges: dict[str, Judge] = load_judges(self.game.judge) if self.game.judge else {}
+        self.judges = _load_judges(self.game.judge, recipe, vocabulary)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -56,6 +58,9 @@ class AdversarialModule(TrainingModule):
             critic.compute_dtype = self.model.compute_dtype  # type: ignore[assignment]
 
     def configure_optimizers(self) -> Any:
+        if self.trainer.world_size > 1:
+            raise ConfigError(f"family wgan trains in one process, found {self.trainer.world_size}; start it without "
+                              "torchrun")
         training = self.recipe.training
         settings = training.optimizer
         theirs = settings.model_copy(update={"adamw_lr": self.game.critic_lr or settings.adamw_lr})
@@ -154,8 +159,8 @@ class AdversarialModule(TrainingModule):
         self.results = {**figures, "step": self.global_step}
         self.log_dict({f"validation/{name}": value for name, value in figures.items()}, rank_zero_only=True)
         if figures["diversity"] < self.game.collapse_ratio:
-            logger.warning("step %d: the generator may have collapsed: its clips of one label differ %.2f times as much "
-                           "as recordings do; lower the learning rate or raise training.adversarial.critic_steps",
+            logger.warning("step %d: the generator may have collapsed: its clips of one label differ %.2f times as "
+                           "much as recordings do; lower the learning rate or raise training.adversarial.critic_steps",
                            self.global_step, figures["diversity"])
 
     def headline(self, smooth: dict[str, float]) -> str:
@@ -173,6 +178,19 @@ class AdversarialModule(TrainingModule):
         with torch.no_grad():
             clips = self.ema.module(latents.to(self.device), inputs.to(self.device))
         return from_companded(clips.cpu().numpy(), self.recipe.audio.quantization_channels)[:, :num_samples]
+
+
+def _load_judges(folder: str | None, recipe: Recipe, vocabulary: Vocabulary) -> dict[str, Judge]:
+    if folder is None:
+        return {}
+    judges = load_judges(folder)
+    for name, judge in judges.items():
+        for kind, found, wanted in (("hears", f"{judge.sample_rate} Hz", f"{recipe.audio.sample_rate} Hz"),
+                                    ("knows the labels", judge.config.labels, vocabulary.labels)):
+            if found != wanted:
+                raise ConfigError(f'judge "{name}" in {folder} {kind} {found}, the store has {wanted}; train one on '
+                                  "this store (recipes/fsdd/judge.py), or leave training.adversarial.judge out")
+    return judges
 
 
 def critic_loss(real: Tensor, fake: Tensor, objective: str) -> tuple[Tensor, float]:
