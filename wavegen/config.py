@@ -307,6 +307,26 @@ class Vocabulary(Config):
         return _index(speaker, self.speakers, "speaker")
 
 
+class PrecisionFigures(Config):
+    """What a precision costs, teacher-forced on recordings, means over their samples."""
+
+    kl: float  # KL(float64 || engine), nats
+    bits: float  # bits per sample in this precision
+    bits_change: float  # of bits per sample, against float64
+
+
+class Calibration(Config):
+    """How the precisions of the fused CPU engine do on a model; ranges stand beside the weights."""
+
+    store_digest: str  # of the recordings
+    ranges_split: str  # whose clips set the ranges
+    split: str  # whose clips the figures are of
+    clips: int
+    samples: int
+    limit: float = Field(1e-3, gt=0)  # `--precision auto` takes the fastest with a KL of at most this
+    precisions: dict[str, PrecisionFigures]
+
+
 class ModelFolder(Config):
     """`config.json` of a model folder: all that is needed to build and use the model."""
 
@@ -318,6 +338,7 @@ class ModelFolder(Config):
     model: ModelConfig
     vocabulary: Vocabulary = Vocabulary()
     training: dict[str, Any] = {}  # steps, seed, store digest, bits per sample: for the card
+    calibration: Calibration | None = None
     weights_sha256: str = ""  # of model.safetensors; empty in the copy that file holds itself
 
 

@@ -131,6 +131,17 @@ def mel_to_lpc(features: np.ndarray, spec: MelSpec, order: int = 16, preemphasis
     return out.reshape(*logarithm.shape[:-2], logarithm.shape[-1], order)
 
 
+def replay(codes: np.ndarray, coefficients: np.ndarray, hop_length: int,
+           quantization_channels: int = 256) -> Analysis:
+    """The inputs and the signal that go with excitation codes int64 (B, T): `analyze` with the codes given."""
+    given = np.array(codes, np.int64, order="C")
+    a = _checked(coefficients, len(given))
+    inputs, out = np.zeros((*given.shape, 3), np.int64), np.zeros(given.shape, np.float32)
+    _analyze(np.zeros((0, 0), np.float32), a, hop_length, decode_table(quantization_channels),
+             thresholds(quantization_channels), silence_code(quantization_channels), given, inputs, out)
+    return Analysis(given, inputs, out)
+
+
 @lru_cache(maxsize=8)
 def _inverse(basis: bytes, n_mels: int, preemphasis: float, order: int) -> tuple[np.ndarray, np.ndarray]:
     """Bands to bins float64 (n_mels, bins), and bins to autocorrelation (bins, order + 1)."""
@@ -228,16 +239,18 @@ def _clip(x: Any) -> Any:
 def _analyze(y: Any, a: Any, hop: Any, decode: Any, table: Any, silence: Any, codes: Any, inputs: Any,
              out: Any) -> None:
     past = np.zeros(a.shape[2], np.float32)
-    for row in range(y.shape[0]):
+    for row in range(codes.shape[0]):
         frames = row if a.shape[0] > 1 else 0
         past[:] = 0
         before, code = silence, silence
-        for t in range(y.shape[1]):
+        for t in range(codes.shape[1]):
             p = _predict(a[frames, min(t // hop, a.shape[1] - 1)], past)
             inputs[row, t, 0] = before
             inputs[row, t, 1] = np.searchsorted(table, p, side="right")
             inputs[row, t, 2] = code
-            code = np.searchsorted(table, y[row, t] - p, side="right")
+            code = codes[row, t]
+            if y.shape[0] > 0:  # no signal: the codes are given
+                code = np.searchsorted(table, y[row, t] - p, side="right")
             s = _clip(p + decode[code])
             before = np.searchsorted(table, s, side="right")
             codes[row, t] = code
