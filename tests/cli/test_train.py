@@ -57,6 +57,8 @@ def test_from_recordings_to_a_clip(wavegen, recipe, store, tmp_path):
     assert resumed.code == 0 and "step 4/4" in resumed.err
     exported = wavegen("export", run, "--out", model, "--name", "mine")
     assert exported.code == 0 and 'model "mine" after 4 steps' in exported.err
+    calibrated = wavegen("export", run, "--out", model, "--name", "mine", "--calibrate", store)
+    assert calibrated.code == 0 and 'calibrated "mine" on' in calibrated.err, calibrated.err
     spoken = wavegen("synth", model, "--label", 1, "--speaker", "ben", "-o", tmp_path / "a.wav")
     assert spoken.code == 0, spoken.err
     assert len(soundfile.read(tmp_path / "a.wav")[0]) > 480
@@ -64,7 +66,8 @@ def test_from_recordings_to_a_clip(wavegen, recipe, store, tmp_path):
     assert card["name"] == "mine" and card["training"]["steps"] == 4
     measured = wavegen("eval", model, "--store", store, "--seeds", 1, "--json")
     assert measured.code == 0, measured.err
-    assert 0 < json.loads(measured.out)["bits_per_sample"]["all"] < 9
+    found = json.loads(measured.out)
+    assert 0 < found["bits_per_sample"]["all"] < 9 and abs(found["engine_bits"]["change"]) < 0.01
     wrong = wavegen("synth", run, "--label", 1, "-o", tmp_path / "b.wav")
     assert wrong.code == 3 and "is a training run; run `wavegen export" in wrong.error
 
@@ -116,4 +119,14 @@ def test_a_store_or_run_that_is_not_there(wavegen, recipe, tmp_path):
     assert outcome.code == 3 and str(tmp_path / "none") in outcome.error
     outcome = wavegen("export", tmp_path / "none", "--out", tmp_path / "out")
     assert outcome.code == 3 and "no training run at" in outcome.error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_folder_is_exported_only_to_be_calibrated(wavegen, model, tmp_path):
+    plain = wavegen("export", model, "--out", tmp_path / "out")
+    assert plain.code == 2 and "--calibrate STORE writes one calibrated" in plain.error
+    alone = wavegen("export", model, "--out", tmp_path / "out", "--limit", 1e-2)
+    assert alone.code == 2 and "--calibrate STORE" in alone.error
+    missing = wavegen("export", model, "--out", tmp_path / "out", "--calibrate", tmp_path / "none")
+    assert missing.code == 3
     assert not (tmp_path / "out").exists()

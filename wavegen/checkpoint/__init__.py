@@ -11,7 +11,7 @@ imports no torch.
 from __future__ import annotations
 
 from wavegen.checkpoint.export import export_run
-from wavegen.checkpoint.folder import bundled_models, find_model, read_shapes, read_spec
+from wavegen.checkpoint.folder import bundled_models, find_model, is_model, read_shapes, read_spec
 from wavegen.checkpoint.weights import LoadedModel, load_model, model_card, save_model
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "bundled_models",
     "export_run",
     "find_model",
+    "is_model",
     "load_model",
     "model_card",
     "read_shapes",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from wavegen.config import ModelFolder, Vocabulary, parse
 from wavegen.errors import ConfigError, ModelFileError, did_you_mean
@@ -16,7 +17,10 @@ PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
 MAX_CONFIG_BYTES = 16 * 2**20
 MAX_HEADER_BYTES = 100 * 2**20  # the limit of safetensors itself
 FLOATS = ("F64", "F32", "F16", "BF16")
+RANGES = "activation_range."  # names of the tensors that hold how large activations grow, not weights
 FETCH_AGAIN = "fetch or export it again"
+
+T = TypeVar("T")
 
 
 def bundled_models() -> tuple[str, ...]:
@@ -47,6 +51,11 @@ def find_model(name_or_path: str | Path) -> Path:
             raise ModelFileError(f"{path} is a training run; run `wavegen export {path} --out MODEL` first")
         raise ModelFileError(f"{path} is not a model folder: it has no {CONFIG}")
     return path
+
+
+def is_model(name_or_path: str | Path) -> bool:
+    """Whether `find_model` would find one."""
+    return os.fspath(name_or_path) in bundled_models() or (Path(name_or_path) / CONFIG).is_file()
 
 
 def read_spec(folder: Path) -> ModelFolder:
@@ -96,7 +105,22 @@ def _check_durations(vocabulary: Vocabulary, path: Path) -> None:
 
 
 def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors in a model folder, from the header alone.
+    """Names and shapes of the weights in a model folder, from the header alone.
+
+    Raises:
+        ModelFileError: names the file and what is wrong with it.
+    """
+    return split_ranges(read_all_shapes(folder))[0]
+
+
+def split_ranges(tensors: Mapping[str, T]) -> tuple[dict[str, T], dict[str, T]]:
+    """The weights of a model folder, and its activation ranges by their short names."""
+    weights = {name: value for name, value in tensors.items() if not name.startswith(RANGES)}
+    return weights, {name[len(RANGES):]: value for name, value in tensors.items() if name not in weights}
+
+
+def read_all_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """`read_shapes` with the activation ranges.
 
     Raises:
         ModelFileError: names the file and what is wrong with it.

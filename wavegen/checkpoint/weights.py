@@ -9,12 +9,24 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from wavegen.audio.atomic import sync, sync_folder, write_error
-from wavegen.checkpoint.folder import CARD, CONFIG, FETCH_AGAIN, WEIGHTS, find_model, read_shapes, read_spec
+from wavegen.checkpoint.folder import (
+    CARD,
+    CONFIG,
+    FETCH_AGAIN,
+    RANGES,
+    WEIGHTS,
+    find_model,
+    read_all_shapes,
+    read_spec,
+    split_ranges,
+)
 from wavegen.config import ModelFolder
 from wavegen.errors import ModelFileError, WavegenError
 
@@ -25,11 +37,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model read from disk, in evaluation mode on the CPU."""
+    """A model read from disk, in evaluation mode on the CPU, and what was measured on it."""
 
     spec: ModelFolder
     model: nn.Module
     path: Path
+    ranges: dict[str, np.ndarray] = field(default_factory=dict)  # float32, parts of ActivationRanges; empty if none
 
 
 def load_model(name_or_path: str | Path) -> LoadedModel:
@@ -45,7 +58,8 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
 
     folder = find_model(name_or_path)
     spec, path = read_spec(folder), folder / WEIGHTS
-    found = read_shapes(folder)
+    found, ranges = split_ranges(read_all_shapes(folder))
+    _check_ranges(spec, ranges, path)
     _check_size(spec, found, path)
     try:
         with torch.random.fork_rng(devices=[]):  # loading a model leaves the caller's random numbers alone
@@ -56,8 +70,9 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
     content = path.read_bytes()
     if spec.weights_sha256 and hashlib.sha256(content).hexdigest() != spec.weights_sha256:
         raise ModelFileError(f"{path} is damaged: its sha256 is not the one in {CONFIG}; {FETCH_AGAIN}")
-    model.load_state_dict(_parse_weights(content, path))
-    return LoadedModel(spec, model.eval(), folder)
+    weights, measured = split_ranges(_parse_weights(content, path))
+    model.load_state_dict(weights)
+    return LoadedModel(spec, model.eval(), folder, {name: value.numpy() for name, value in measured.items()})
 
 
 def save_model(
@@ -66,6 +81,7 @@ def save_model(
     spec: ModelFolder,
     card: str | None = None,
     dtype: Literal["float32", "float16"] = "float32",
+    ranges: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """Write a model folder; it appears whole or not at all, the same bytes for the same model.
 
@@ -73,6 +89,7 @@ def save_model(
         folder: replaced if it already is a model folder.
         card: text of README.md; None writes one from the spec.
         dtype: how weights are stored; float16 halves the file.
+        ranges: parts of ActivationRanges by name, kept as float32 beside the weights.
 
     Raises:
         ModelFileError: the weights are not finite, or `folder` exists and is something else.
@@ -83,6 +100,7 @@ def save_model(
     folder = Path(folder)
     number = torch.float32 if dtype == "float32" else torch.float16
     weights = {name: value.detach().cpu().to(number).contiguous() for name, value in model.state_dict().items()}
+    weights |= {RANGES + name: torch.from_numpy(np.array(value, np.float32)) for name, value in (ranges or {}).items()}
     _check_finite(weights, f"the model for {folder}")
     # One key of metadata: safetensors writes several in no fixed order.
     content = save(weights, metadata={"wavegen": _to_json(spec.model_copy(update={"weights_sha256": ""}))})
@@ -126,6 +144,17 @@ def model_card(spec: ModelFolder) -> str:
             "",
         ]
     )
+
+
+def _check_ranges(spec: ModelFolder, found: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """Refuse ranges that are not those of this network, and figures without ranges."""
+    wanted: dict[str, tuple[int, ...]] = {}
+    if spec.model.family == "wavenet" and (found or spec.calibration):
+        layers, channels = spec.model.num_layers, spec.model.residual_channels
+        wanted = {"hidden": (layers, channels, 2), "gated": (layers, channels, 2),
+                  "skip": (spec.model.skip_channels,), "output": (spec.model.output_channels,)}
+    compare_shapes({RANGES + name: shape for name, shape in found.items()},
+                   {RANGES + name: shape for name, shape in wanted.items()}, path)
 
 
 def _check_size(spec: ModelFolder, found: Mapping[str, tuple[int, ...]], path: Path) -> None:

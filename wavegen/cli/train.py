@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from wavegen.cli.options import Json, RecipeFile, StoreFolder, Verbose, note, print_json
+from wavegen.cli.options import Json, RecipeFile, StoreFolder, Verbose, note, print_json, stages
+from wavegen.errors import ConfigError
 
 
 def prepare(
@@ -55,15 +56,37 @@ def train(
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder made by `wavegen train`.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder made by `wavegen train`; with --calibrate also a model.")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="MODEL", help="Model folder to write.")],
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the model; the recipe's if left out.")
     ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(metavar="STORE", help="Measure on these recordings what the integer precisions need and cost."),
+    ] = None,
+    limit: Annotated[
+        float | None,
+        typer.Option(metavar="KL", help="With --calibrate: the divergence that --precision auto puts up with; 1e-3."),
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Turn the averaged weights of a run into a model folder."""
-    from wavegen.checkpoint import export_run
+    """Turn the averaged weights of a run into a model folder, or calibrate one."""
+    from wavegen.checkpoint import export_run, is_model
 
-    spec = export_run(run, out, name)
-    note(f'model "{spec.name}" after {spec.training["steps"]} steps: {out}')
+    if limit is not None and calibrate is None:
+        raise ConfigError("--limit is measured against figures that --calibrate STORE makes; give both")
+    if not is_model(run):
+        spec = export_run(run, out, name)
+        note(f'model "{spec.name}" after {spec.training["steps"]} steps: {out}')
+    elif calibrate is None:
+        raise ConfigError(f"{run} is a model folder, which needs no export; --calibrate STORE writes one calibrated")
+    if calibrate is not None:
+        from wavegen.evaluate.calibrate import calibrate as measure
+        from wavegen.evaluate.calibrate import summary
+
+        with stages() as progress:
+            spec = measure(run if is_model(run) else out, calibrate, out, name, limit, progress)
+        note(summary(spec))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from wavegen.config import Calibration
 from wavegen.engines.base import AbstractEngine, Conditioning, State
 from wavegen.engines.conditioning import ModelConditioning, TableConditioning
 from wavegen.engines.ranges import ActivationRanges
@@ -25,7 +26,7 @@ PRECISIONS = {"reference": ("auto", "f64", "f32"), "numba": ("auto", "f32", "i16
 
 def build_engine(model: Any, engine: str = "auto", precision: str = "auto",
                  device: str | None = None, ranges: ActivationRanges | None = None,
-                 threads: Threads = 1) -> AbstractEngine:
+                 threads: Threads = 1, calibration: Calibration | None = None) -> AbstractEngine:
     """The engine that speaks with a model.
 
     Args:
@@ -33,9 +34,12 @@ def build_engine(model: Any, engine: str = "auto", precision: str = "auto",
             is asked as it is when frames are needed.
         engine: "auto" takes the fastest that can run the model here and logs why; "reference" is
             plain torch; "numba" the fused CPU loop (WaveNet only).
-        precision: "auto" or one of `PRECISIONS`.
+        precision: "auto" or one of `PRECISIONS`. On the numba engine "auto" is the fastest whose
+            divergence from float64 is within the model's limit, see `calibration`.
         device: torch device of the reference engine; None is the CPU.
-        ranges: of the activations, for the integer precisions of the numba engine.
+        ranges: of the activations, for the integer precisions of the numba engine; None lets the
+            model speak for about a second to find them.
+        calibration: what each precision costs on this model; None leaves "auto" at float32.
         threads: of the numba engine, 1 or more: rows of a batch are spread over them, and one
             stream is shared by two. "auto" takes more than one only where it pays and cores are
             idle, and logs why. The samples are the same bit for bit.
@@ -57,7 +61,7 @@ def build_engine(model: Any, engine: str = "auto", precision: str = "auto",
                           f"{did_you_mean(precision, PRECISIONS[chosen])}")
     threads = check_threads(threads)
     if chosen == "numba":
-        return _numba(model, family, precision, device, ranges, threads)
+        return _numba(model, family, precision, device, ranges, threads, calibration)
     if threads not in (1, "auto"):
         raise ConfigError(f"the {chosen} engine runs on the threads torch is set to, found threads={threads}; "
                           f"leave it out, or set OMP_NUM_THREADS")
@@ -75,19 +79,28 @@ def _choose(family: str, precision: str, device: str | None) -> tuple[str, str]:
 
 
 def _numba(model: Any, family: str, precision: str, device: str | None,
-           ranges: ActivationRanges | None, threads: Threads) -> AbstractEngine:
+           ranges: ActivationRanges | None, threads: Threads, calibration: Calibration | None) -> AbstractEngine:
     if family != "wavenet":
         raise EngineUnavailableError(f'the numba engine runs WaveNet only, this model is "{family}"; '
                                      f'use engine="reference"')
     if device is not None and not device.startswith("cpu"):
         raise EngineUnavailableError(f'the numba engine runs on the CPU only, not on device "{device}"; '
                                      f'use engine="reference"')
-    from wavegen.engines.numba_engine import NumbaEngine
+    from wavegen.engines.calibration import own_ranges
+    from wavegen.engines.numba_engine import NumbaEngine, speed_order
     from wavegen.engines.packing import network_of
+    from wavegen.engines.precision import choose_precision
 
-    precision = "f32" if precision == "auto" else precision
-    return NumbaEngine(network_of(model), ModelConditioning(model), precision=precision, ranges=ranges,
-                       threads=threads)
+    network, choice = network_of(model), ""
+    if precision == "auto":
+        precision, choice = choose_precision(calibration, speed_order())
+        logger.info("precision %s (%s)", precision, choice)
+    if precision != "f32" and ranges is None:
+        logger.info("no activation ranges come with this model: it speaks for a second to find its own")
+        ranges = own_ranges(network, model, lambda: NumbaEngine(network))
+    engine = NumbaEngine(network, ModelConditioning(model), precision=precision, ranges=ranges, threads=threads)
+    engine.choice = choice
+    return engine
 
 
 def _reference(model: Any, family: str, precision: str, device: str | None) -> AbstractEngine:

@@ -156,10 +156,12 @@ class AbstractEngine(ABC):
     Attributes:
         name: "reference" or "numba".
         precision: arithmetic used, such as "f32".
+        choice: why this precision, where it was not asked for by name.
     """
 
     name: str
     precision: str
+    choice: str = ""
 
     @abstractmethod
     def start(self, batch_size: int = 1, conditioning: Conditioning | None = None,

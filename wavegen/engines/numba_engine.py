@@ -246,3 +246,8 @@ def _choose(kernels: str) -> tuple[str, host.Target]:
         return "plain", PLAIN
     logger.info("numba engine: vector kernels for %s", target.name)
     return "vector", target
+
+
+def speed_order() -> tuple[str, ...]:
+    """Precisions that this machine runs with gain, fastest first; f32 is among them."""
+    return ("f32",)

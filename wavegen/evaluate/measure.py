@@ -13,7 +13,10 @@ import torch
 
 from wavegen import __version__
 from wavegen.data.store import Store
+from wavegen.engines.calibration import divergence
+from wavegen.engines.packing import network_of
 from wavegen.errors import ConfigError, StoreError
+from wavegen.evaluate.calibrate import excerpt
 from wavegen.evaluate.clips import Progress, Spoken, all_requests, recordings, speak_all, spread
 from wavegen.metrics.bits import bits_per_sample
 from wavegen.metrics.clips import ClipCheck, check_clip, rates
@@ -21,6 +24,7 @@ from wavegen.metrics.frechet import frechet_distance
 from wavegen.metrics.judge import Judge, Verdict, load_judges
 from wavegen.synth import Request, Synthesizer, load
 
+ENGINE_SAMPLES = 20_000  # of a split, for the bits per sample of the engine
 MAX_REAL_CLIPS = 2000  # of a split, when recordings are heard for comparison
 
 
@@ -62,7 +66,8 @@ def evaluate(
         progress: told what is done, how many and of how many.
 
     Returns:
-        plain values for JSON: `bits_per_sample`, `generated`, `recordings` (the same figures for the
+        plain values for JSON: `bits_per_sample`, `engine_bits` (the same by the engine that speaks, on an
+        excerpt, and its divergence from float64), `generated`, `recordings` (the same figures for the
         split and for as many training clips), speed and machine. Rates and accuracies are shares in
         [0, 1] or None; `frechet_distance` is to the recordings of the split.
 
@@ -100,6 +105,7 @@ def evaluate(
         "store_digest": data.digest,
         "bits_per_sample": _rounded({"all": bits.mean, "speakers": dict(bits.groups)})
         | {"clips": bits.num_clips, "samples": bits.num_samples},
+        "engine_bits": _engine_bits(synthesizer, data, split),
         "generated": None,
         "recordings": {},
         "judges": {
@@ -137,6 +143,18 @@ def evaluate(
 
         write_page(Path(html), report, spoken, generated.checks, generated.verdicts, synthesizer)
     return report
+
+
+def _engine_bits(synthesizer: Synthesizer, data: Store, split: str) -> dict[str, Any] | None:
+    """Bits per sample as the engine itself computes them, on an excerpt; None for the reference, which is slow."""
+    engine = synthesizer.engine
+    if engine.name == "reference" or synthesizer.spec.model.family != "wavenet":
+        return None
+    clips = excerpt(synthesizer.model, data, split, ENGINE_SAMPLES)
+    figures = divergence(engine, network_of(synthesizer.model), clips)
+    return {"engine": engine.name, "precision": engine.precision, "precision_choice": engine.choice,
+            "clips": len(clips), "samples": sum(len(codes) for codes, _ in clips), "all": round(figures.bits, 5),
+            "change": round(figures.bits_change, 6), "kl": float(f"{figures.kl:.3g}")}
 
 
 def _check_fit(synthesizer: Synthesizer, data: Store, store: str | Path, judges: Mapping[str, Judge]) -> None:
@@ -241,6 +259,7 @@ def _speed(spoken: Spoken, seeds: int, temperature: float, min_p: float) -> dict
         "min_p": min_p,
         "engine": report.engine,
         "precision": report.precision,
+        "precision_choice": report.choice,
         **_rounded(
             {
                 "seconds": report.seconds,

@@ -14,6 +14,10 @@ def summary(report: dict[str, Any]) -> str:
     ]
     if bits["speakers"]:
         lines.append("  " + "  ".join(f"{name} {value:.3f}" for name, value in bits["speakers"].items()))
+    own = report["engine_bits"]
+    if own is not None:
+        lines.append(f"  by the engine that speaks ({own['engine']}, {_arithmetic(own)}), {own['clips']} clips: "
+                     f"{own['all']:.4f}, {own['change']:+.5f} against float64, KL {own['kl']:.1e}")
     if report["generated"] is None:
         return "\n".join(lines)
     generated = report["generated"]
@@ -35,7 +39,7 @@ def summary(report: dict[str, Any]) -> str:
         f"spoke {generated['seconds']:.1f} s of audio in {generated['wall_seconds']:.1f} s: "
         f"{generated['samples_per_second']:,.0f} samples/s, "
         f"{generated['times_realtime']:.2f} times real time "
-        f"(engine {generated['engine']}, precision {generated['precision']}, "
+        f"(engine {generated['engine']}, {_arithmetic(generated)}, "
         f"{machine['threads']} threads, {machine['cpu']})"
     )
     return "\n".join(lines)
@@ -62,6 +66,11 @@ def table(report: dict[str, Any]) -> list[list[str]]:
             ]
         rows.append(row)
     return rows
+
+
+def _arithmetic(figures: dict[str, Any]) -> str:
+    choice = figures["precision_choice"]
+    return f"precision {figures['precision']}" + (f" ({choice})" if choice else "")
 
 
 def _share(value: float | None) -> str:
