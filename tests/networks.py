@@ -24,10 +24,13 @@ def make_wavenet(
     quantization_channels: int = 64,
     seed: int = 0,
     label: bool = False,
+    features: int = 0,
+    context_frames: int = 0,
     **options: Any,
 ) -> WaveNet:
     """A WaveNet whose logits spread over several units, so that a wrong sum shows."""
-    conditioning = ConditioningConfig(label=label, hidden_channels=8, hop_length=16, progress_steps=4 * label)
+    conditioning = ConditioningConfig(label=label, hidden_channels=8, hop_length=16, progress_steps=4 * label,
+                                      features=features, context_frames=context_frames)
     config = WaveNetConfig(residual_channels=residual, skip_channels=skip, output_channels=output,
                            dilations=tuple(dilations), conditioning=conditioning, **options)
     return _lively(config, quantization_channels, seed)

@@ -114,6 +114,14 @@ class ConditioningConfig(Config):
     hidden_channels: int = Field(64, gt=0)
     hop_length: int = Field(80, gt=0)  # samples a conditioning frame is held for
     progress_steps: int = Field(0, ge=0)  # nodes of the progress clock; 0 is no clock
+    features: int = Field(0, ge=0)  # channels of a sequence of feature frames, one each hop_length; 0 is none
+    context_frames: int = Field(0, ge=0)  # feature frames seen before and after each frame
+
+    @model_validator(mode="after")
+    def _fits(self) -> ConditioningConfig:
+        if self.context_frames and not self.features:
+            raise ValueError(f"context_frames {self.context_frames} widens the view on features, but features is 0")
+        return self
 
 
 class WaveNetConfig(Config):
@@ -158,12 +166,85 @@ class RNNConfig(Config):
     conditioning: ConditioningConfig = ConditioningConfig()
 
 
+class EncoderConfig(Config):
+    """Strided convolutions from companded samples to latent frames."""
+
+    strides: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1)  # their product: samples of a latent frame
+    channels: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1)  # after each stride
+    taps: int = Field(3, gt=0)  # blocks of `stride` samples an output sees
+    residual_layers: int = Field(1, ge=0)  # at each rate
+
+    @model_validator(mode="after")
+    def _fits(self) -> EncoderConfig:
+        if len(self.channels) != len(self.strides):
+            raise ValueError(f"{len(self.strides)} strides need as many channels, found {len(self.channels)}")
+        return self
+
+    @property
+    def hop_length(self) -> int:
+        """Samples of a latent frame."""
+        return math.prod(self.strides)
+
+
+class ConvDecoderConfig(Config):
+    """Upsampling convolutions from latent frames to samples, in one pass."""
+
+    family: Literal["conv"] = "conv"
+    strides: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1)  # from latent frames to samples
+    channels: tuple[Annotated[int, Field(gt=0)], ...] = ()  # after each stride but the last, which gives the samples
+    taps: int = Field(3, gt=0)  # input positions an output sees
+    residual_layers: int = Field(1, ge=0)  # at each rate
+    conditioning: ConditioningConfig = ConditioningConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> ConvDecoderConfig:
+        if len(self.channels) != len(self.strides) - 1:
+            raise ValueError(f"{len(self.strides)} strides need {len(self.strides) - 1} channels (the last stride "
+                             f"gives the samples), found {len(self.channels)}")
+        if self.conditioning.features or self.conditioning.progress_steps:
+            raise ValueError("a conv decoder is told label and speaker only: leave out features and progress_steps")
+        return self
+
+
 class VAEConfig(Config):
-    """Size of a variational auto-encoder of fixed-length windows (arXiv:1312.6114)."""
+    """Size of a variational auto-encoder (arXiv:1312.6114) of windows of audio."""
 
     family: Literal["vae"] = "vae"
-    num_samples: int = Field(8192, gt=0)  # of a window
-    conditioning: ConditioningConfig = ConditioningConfig()
+    num_samples: int = Field(gt=0)  # of a window; a longer clip is a sequence of windows
+    latent_channels: int = Field(gt=0)
+    latent_noise: Literal["learned", "none"] = "learned"  # none is the plain auto-encoder
+    encoder: EncoderConfig
+    decoder: Annotated[ConvDecoderConfig | WaveNetConfig, Field(discriminator="family")]
+
+    @property
+    def conditioning(self) -> ConditioningConfig:
+        """What the decoder is told besides the latents."""
+        return self.decoder.conditioning
+
+    @property
+    def latent_frames(self) -> int:
+        """Latent frames of a window."""
+        return self.num_samples // self.encoder.hop_length
+
+    @model_validator(mode="after")
+    def _fits(self) -> VAEConfig:
+        hop = self.encoder.hop_length
+        if self.num_samples % hop:
+            raise ValueError(f"num_samples {self.num_samples} must be a multiple of {hop}, the samples of a latent "
+                             "frame (the product of encoder.strides)")
+        if isinstance(self.decoder, ConvDecoderConfig):
+            if math.prod(self.decoder.strides) != hop:
+                raise ValueError(f"decoder.strides give {math.prod(self.decoder.strides)} samples a latent frame, "
+                                 f"encoder.strides take {hop}; the products must be equal")
+            return self
+        told = self.decoder.conditioning
+        if told.features != self.latent_channels:
+            raise ValueError(f"decoder.conditioning.features is {told.features}, the latents have "
+                             f"{self.latent_channels} channels; they must be equal")
+        if hop % told.hop_length:
+            raise ValueError(f"decoder.conditioning.hop_length {told.hop_length} must divide {hop}, the samples of a "
+                             "latent frame")
+        return self
 
 
 class WGANConfig(Config):
@@ -189,6 +270,7 @@ class WGANConfig(Config):
 
 ModelConfig = Annotated[WaveNetConfig | RNNConfig | VAEConfig | WGANConfig, Field(discriminator="family")]
 FAMILIES: dict[str, type[Config]] = {"wavenet": WaveNetConfig, "rnn": RNNConfig, "vae": VAEConfig, "wgan": WGANConfig}
+MEMBERS = FAMILIES | {"conv": ConvDecoderConfig}  # of all unions a recipe has: steps of a path that are no keys
 
 
 class CriticConfig(Config):
@@ -225,6 +307,22 @@ class AdversarialConfig(Config):
     spectral: tuple[SpectralCriticConfig, ...] = ()  # critics of spectrograms, each with its own penalty
     judge: str | None = None  # folder of judges that score clips at each validation
     collapse_ratio: float = Field(0.3, ge=0)  # diversity of clips against recordings that raises the alarm
+
+
+class VariationalConfig(Config):
+    """What the family `vae` minimises, per sample of a window; read by no other family.
+
+        bits of the codes + spectral_weight * spectral distance + kl_weight * KL to the prior
+
+    With spectral_weight 0 and kl_weight 1 it is the evidence lower bound.
+    """
+
+    kl_weight: float = Field(1.0, ge=0)
+    kl_warmup_steps: int = Field(0, ge=0)  # over which kl_weight rises from 0
+    free_bits: float = Field(0.0, ge=0)  # of each latent dimension (channel and frame) that cost nothing
+    likelihood_weight: float = Field(1.0, ge=0)
+    spectral_weight: float = Field(0.0, ge=0)  # conv decoder only
+    spectral_sizes: tuple[Annotated[int, Field(ge=8)], ...] = (128, 256, 512, 1024)  # samples of a frame
 
 
 class OptimizerConfig(Config):
@@ -264,6 +362,7 @@ class TrainingConfig(Config):
     max_bad_steps: int = Field(3, gt=0)  # steps with a NaN loss in a row before training stops
     threads: int | None = Field(None, gt=0)  # CPU threads; None leaves torch's choice
     adversarial: AdversarialConfig = AdversarialConfig()
+    variational: VariationalConfig = VariationalConfig()
 
 
 class Recipe(Config):
@@ -289,7 +388,18 @@ class Recipe(Config):
                     raise ValueError(f"model.num_samples {length} must be a multiple of "
                                      f"training.adversarial.spectral.hop_length {view.hop_length}")
                 _check_strides(view.critic.channels, view.critic.strides, length // view.hop_length)
+        if isinstance(self.model, VAEConfig):
+            _check_variational(self.model, self.training.variational)
         return self
+
+
+def _check_variational(model: VAEConfig, objective: VariationalConfig) -> None:
+    if model.latent_noise == "none" and objective.kl_weight:
+        raise ValueError(f"training.variational.kl_weight is {objective.kl_weight}, but without latent noise "
+                         "(model.latent_noise: none) there is no KL; set it to 0 for the plain auto-encoder")
+    if objective.spectral_weight and not isinstance(model.decoder, ConvDecoderConfig):
+        raise ValueError(f"training.variational.spectral_weight is {objective.spectral_weight}, but the wavenet "
+                         "decoder gives probabilities of codes, not a waveform; set it to 0")
 
 
 class Vocabulary(Config):
@@ -402,7 +512,7 @@ def parse(kind: type[C], values: Any, where: str) -> C:
 
 def _explain(kind: type[BaseModel], detail: Any) -> str:
     # pydantic names the chosen member of a union ("wavenet") as a step of the path.
-    steps = [str(step) for step in detail["loc"] if step not in FAMILIES]
+    steps = [str(step) for step in detail["loc"] if step not in MEMBERS]
     key = ".".join(steps)
     if detail["type"] == "extra_forbidden":
         return f'unknown key "{key}": {did_you_mean(steps[-1], _fields(kind, detail["loc"][:-1]))}'
@@ -416,8 +526,8 @@ def _fields(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]
 
     fields = kind.model_fields
     for step in location:
-        if step in FAMILIES:
-            fields = FAMILIES[str(step)].model_fields
+        if step in MEMBERS:
+            fields = MEMBERS[str(step)].model_fields
             continue
         annotation = fields[str(step)].annotation if str(step) in fields else None
         members = [annotation, *get_args(annotation)]

@@ -27,8 +27,7 @@ class ModelConditioning(Conditioning):
         self.model = model
         self.inputs = inputs or ConditioningInputs()
         self.hop_length = int(model.hop_length)
-        given = [value for value in vars(self.inputs).values() if value is not None]
-        self.batch_size = int(given[0].shape[0]) if given else 1
+        self.batch_size = self.inputs.batch_size
 
     def frames(self, start: int, stop: int) -> Frames:
         with torch.inference_mode():

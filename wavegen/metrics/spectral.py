@@ -17,12 +17,14 @@ MIN_POWER = 1e-8  # of a bin
 
 
 def stft_distance(estimate: Tensor, target: Tensor,
-                  resolutions: Sequence[tuple[int, int, int]] = RESOLUTIONS) -> Tensor:
+                  resolutions: Sequence[tuple[int, int, int]] = RESOLUTIONS, depth: float | None = None) -> Tensor:
     """Multi-resolution STFT distance: spectral convergence plus mean difference of log magnitudes.
 
     Args:
         estimate, target: float (B, T), waveforms.
         resolutions: n_fft, hop and Hann window of each spectrogram, in samples.
+        depth: dB below a full-scale tone under which all magnitudes are alike, so that a training
+            does not spend itself on the noise in silence; None compares down to the last bit.
 
     Returns:
         float (B,): 0 for equal clips; differentiable in `estimate`.
@@ -33,6 +35,9 @@ def stft_distance(estimate: Tensor, target: Tensor,
     total = torch.zeros(len(estimate), dtype=estimate.dtype, device=estimate.device)
     for n_fft, hop, window in resolutions:
         found, wanted = (_magnitude(waveform, n_fft, hop, window) for waveform in (estimate, target))
+        if depth is not None:
+            floor = window / 4 * 10 ** (-depth / 20)
+            found, wanted = found + floor, wanted + floor
         convergence = torch.linalg.norm(wanted - found, dim=(1, 2)) / torch.linalg.norm(wanted, dim=(1, 2))
         total = total + convergence + (wanted.log() - found.log()).abs().mean(dim=(1, 2))
     return total / len(resolutions)

@@ -1,6 +1,6 @@
 """What a model is told besides the past samples, at frame rate.
 
-    label, speaker, intended length  ->  hidden frames (B, F, C)  ->  one projection per model
+    label, speaker, intended length, features  ->  hidden frames (B, F, C)  ->  one projection per model
 
 Everything here runs once per conditioning frame (`hop_length` samples), so it costs next to
 nothing in generation, and memory never grows with the sample rate.
@@ -8,6 +8,7 @@ nothing in generation, and memory never grows with the sample rate.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,9 @@ class ConditioningInputs:
         speaker: int64 (B,), index into the vocabulary's speakers.
         num_samples: int64 (B,), intended length of the clip, which drives the progress clock.
         start_frame: int64 (B,), conditioning frame of the first sample of a window; None is 0.
+        features: float (B, C, F), frames of the whole clip from its frame 0 on, also where a window
+            begins later; the first and the last frame hold on beyond the ends.
+        num_frames: int64 (B,), feature frames of each clip where shorter ones are padded; None is F.
         prediction: float32 (B or 1, F, order), coefficients of the linear prediction of the signal
             path lpc at frame rate, as `wavegen.audio.lpc.mel_to_lpc` gives them.
     """
@@ -34,17 +38,25 @@ class ConditioningInputs:
     speaker: Tensor | None = None
     num_samples: Tensor | None = None
     start_frame: Tensor | None = None
+    features: Tensor | None = None
+    num_frames: Tensor | None = None
     prediction: Tensor | None = None
 
     def to(self, device: torch.device | str) -> ConditioningInputs:
         """The same conditions on another device."""
-        moved = [None if value is None else value.to(device)
-                 for value in (self.label, self.speaker, self.num_samples, self.start_frame, self.prediction)]
-        return ConditioningInputs(*moved)
+        moved = {name: None if value is None else value.to(device) for name, value in vars(self).items()}
+        return ConditioningInputs(**moved)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of the conditions, 1 where there are none: they serve a batch of any size."""
+        rows = {name: value.shape[0] for name, value in vars(self).items() if value is not None}
+        rows.pop("prediction", None)  # may be one row for all
+        return next(iter(rows.values()), 1)
 
 
 class ConditioningNetwork(nn.Module):
-    """Hidden conditioning frames from label, speaker and a progress clock.
+    """Hidden conditioning frames from label, speaker, a progress clock and a sequence of features.
 
     The progress clock tells the network how far a clip has come, relative to its intended
     length: each label and each speaker has a table of `progress_steps + 1` nodes over [0, 1],
@@ -52,6 +64,9 @@ class ConditioningNetwork(nn.Module):
 
         position / num_samples   0 ----.----.----.---- 1 | after
         rows of a table          0    1    2   ...     P | P + 1
+
+    Features (a mel spectrogram, latents of an auto-encoder) enter by a convolution: frame f sees the
+    features f - context_frames to f + context_frames of its clip.
     """
 
     def __init__(self, config: ConditioningConfig, vocabulary: Vocabulary) -> None:
@@ -74,19 +89,33 @@ class ConditioningNetwork(nn.Module):
             self.clocks["any"] = nn.Parameter(torch.randn(1, rows, channels) * 0.2)
         if config.progress_steps:
             self.duration = nn.Parameter(torch.zeros(channels))
+        if config.features:
+            window = (2 * config.context_frames + 1) * config.features  # (frame, channel), the oldest frame first
+            self.feature_weight = nn.Parameter(torch.randn(window, channels) / math.sqrt(window))
+            self.feature_bias = nn.Parameter(torch.zeros(channels))
         if self.is_active:
             self.hidden = nn.Linear(channels, channels)
 
     @property
     def is_active(self) -> bool:
         """Whether any condition reaches the model."""
-        return bool(self.tables) or bool(self.clocks)
+        return bool(self.tables) or bool(self.clocks) or bool(self.config.features)
+
+    def matrices(self) -> dict[str, tuple[int, int, int]]:
+        """Parameters that are matrices, as (1, inputs, outputs): what Muon updates."""
+        shapes: dict[str, tuple[int, int, int]] = {}
+        if self.is_active:
+            shapes["hidden.weight"] = (1, *self.hidden.weight.shape)
+        if self.config.features:
+            shapes["feature_weight"] = (1, *self.feature_weight.shape)
+        return shapes
 
     def forward(self, inputs: ConditioningInputs, start_frame: int, num_frames: int) -> Tensor:
         """Hidden frames float (B, num_frames, C) beginning at `start_frame`.
 
         Raises:
-            ConfigError: if a condition the model was built with is missing.
+            ConfigError: if a condition the model was built with is missing, or features have another
+                number of channels.
         """
         columns = {"label": inputs.label, "speaker": inputs.speaker}
         for kind in self.tables:
@@ -98,6 +127,8 @@ class ConditioningNetwork(nn.Module):
             hidden = hidden + table[rows[kind]][:, None]
         if self.config.progress_steps:
             hidden = hidden + self._progress(inputs, rows, start_frame, num_frames)
+        if self.config.features:
+            hidden = hidden + self._features(inputs, start_frame, num_frames)
         hidden = torch.tanh(hidden)
         hidden = torch.tanh(self.hidden(hidden))
         return hidden.expand(-1, num_frames, -1)
@@ -124,3 +155,21 @@ class ConditioningNetwork(nn.Module):
             after = nodes[:, steps + 1][:, None]
             total = total + torch.where((progress >= 1)[..., None], after, inside)
         return total
+
+    def _features(self, inputs: ConditioningInputs, start_frame: int, num_frames: int) -> Tensor:
+        features, wanted, context = inputs.features, self.config.features, self.config.context_frames
+        if features is None:
+            raise ConfigError(f"this model is conditioned on frames of {wanted} features; none were given")
+        if features.ndim != 3 or features.shape[1] != wanted or features.shape[2] == 0:
+            raise ConfigError(f"this model is conditioned on features (B, {wanted}, frames), found "
+                              f"{tuple(features.shape)}")
+        frame = torch.arange(start_frame - context, start_frame + num_frames + context, device=features.device)[None]
+        if inputs.start_frame is not None:
+            frame = frame + inputs.start_frame[:, None]
+        last = features.shape[2] - 1 if inputs.num_frames is None else inputs.num_frames[:, None] - 1
+        frame = torch.clamp(frame, min=0).minimum(torch.as_tensor(last, device=frame.device))
+        frame = frame.expand(features.shape[0], -1)
+        clip = torch.arange(features.shape[0], device=frame.device)[:, None]
+        seen = features.transpose(1, 2)[clip, frame].to(self.feature_weight.dtype)  # (B, num_frames + 2 context, C)
+        windows = torch.cat([seen[:, i : i + num_frames] for i in range(2 * context + 1)], dim=2)
+        return windows @ self.feature_weight + self.feature_bias

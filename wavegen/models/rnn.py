@@ -41,8 +41,7 @@ class RNN(nn.Module):
         hidden = self.config.hidden_channels
         shapes = {"gru.weight_ih_l0": (3, hidden, self.gru.input_size), "gru.weight_hh_l0": (3, hidden, hidden),
                   "output_weight": (1, *self.output_weight.shape)}
-        if self.conditioning.is_active:
-            shapes["conditioning.hidden.weight"] = (1, *self.conditioning.hidden.weight.shape)
+        shapes |= {f"conditioning.{name}": shape for name, shape in self.conditioning.matrices().items()}
         return shapes
 
     @property
@@ -65,9 +64,7 @@ class RNN(nn.Module):
 
     def conditioning_table(self, inputs: ConditioningInputs, start_frame: int, num_frames: int) -> Tensor:
         """Bias and conditioning of the three gates, (B, num_frames, 1, 3H), in torch's r, z, n order."""
-        given = [value for value in (inputs.label, inputs.speaker, inputs.num_samples) if value is not None]
-        batch = given[0].shape[0] if given else 1
-        bias = self.gru.get_parameter("bias_ih_l0").expand(batch, num_frames, -1)
+        bias = self.gru.get_parameter("bias_ih_l0").expand(inputs.batch_size, num_frames, -1)
         if self.conditioning.is_active:
             hidden = self.conditioning(inputs, start_frame, num_frames)
             bias = bias + hidden @ self.gru.get_parameter("weight_ih_l0")[:, self.config.embedding_channels :].t()

@@ -75,8 +75,7 @@ class WaveNet(nn.Module):
                   "output_weight": (1, *self.output_weight.shape)}
         if layers > 1:
             shapes["residual_weight"] = tuple(self.residual_weight.shape)
-        if self.conditioning.is_active:
-            shapes["conditioning.hidden.weight"] = (1, *self.conditioning.hidden.weight.shape)
+        shapes |= {f"conditioning.{name}": shape for name, shape in self.conditioning.matrices().items()}
         return shapes
 
     @property
@@ -177,9 +176,7 @@ class WaveNet(nn.Module):
 
     def conditioning_table(self, inputs: ConditioningInputs, start_frame: int, num_frames: int) -> Tensor:
         """Bias of the dilated convolutions plus conditioning, (B, num_frames, L, 2R)."""
-        given = [value for value in (inputs.label, inputs.speaker, inputs.num_samples) if value is not None]
-        batch = given[0].shape[0] if given else 1
-        return self._table(inputs, batch, start_frame, num_frames).permute(2, 1, 0, 3)
+        return self._table(inputs, inputs.batch_size, start_frame, num_frames).permute(2, 1, 0, 3)
 
     def _table(self, inputs: ConditioningInputs, batch: int, start_frame: int, num_frames: int) -> Tensor:
         """(L, F, B, 2R)."""

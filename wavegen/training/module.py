@@ -63,6 +63,10 @@ class TrainingModule(lightning.LightningModule):
         """Waveforms float32 (B, T), T at most `num_samples`, of the averaged weights, seed 0."""
         raise NotImplementedError
 
+    def sounds(self) -> dict[str, np.ndarray]:
+        """More clips float32 (T,) to log by name, beside what the model says."""
+        return {}
+
     def seed_step(self) -> None:
         """Set the random state of this step and rank."""
         torch.manual_seed((self.recipe.training.seed * 1_000_003 + self.global_step) * 4096 + self.global_rank)
@@ -113,9 +117,10 @@ def build_module(recipe: Recipe, vocabulary: Vocabulary, store_digest: str) -> T
     # Imported here: each family's module builds on this one.
     from wavegen.training.adversarial import AdversarialModule
     from wavegen.training.sequence import SequenceModule
+    from wavegen.training.variational import VariationalModule
 
     kinds: dict[str, type[TrainingModule]] = {
-        "wavenet": SequenceModule, "rnn": SequenceModule, "wgan": AdversarialModule}
+        "wavenet": SequenceModule, "rnn": SequenceModule, "vae": VariationalModule, "wgan": AdversarialModule}
     return kinds[recipe.model.family](recipe, vocabulary, store_digest)
 
 

@@ -27,11 +27,14 @@ class SoundSamples(lightning.Callback):
             return
         inputs, names, lengths = self._conditions(pl_module.vocabulary)
         tail = pl_module.recipe.training.tail_samples
-        for name, waveform, length in zip(names, pl_module.listen(inputs, max(lengths) + tail), lengths, strict=True):
-            clip = waveform[: length + tail]
-            writer = trainer.logger.experiment  # type: ignore[attr-defined]
-            writer.add_audio(f"samples/{name}", clip, step, audio.sample_rate)
-            writer.add_image(f"spectrograms/{name}", spectrogram_image(clip), step, dataformats="HW")
+        spoken = pl_module.listen(inputs, max(lengths) + tail)
+        clips = {f"samples/{name}": waveform[: length + tail]
+                 for name, waveform, length in zip(names, spoken, lengths, strict=True)}
+        writer = trainer.logger.experiment  # type: ignore[attr-defined]
+        for name, clip in (clips | pl_module.sounds()).items():
+            writer.add_audio(name, clip, step, audio.sample_rate)
+            writer.add_image(f"spectrograms/{name.removeprefix('samples/')}", spectrogram_image(clip), step,
+                             dataformats="HW")
 
     def _conditions(self, vocabulary: Vocabulary) -> tuple[ConditioningInputs, list[str], list[int]]:
         labels, speakers = max(1, len(vocabulary.labels)), max(1, len(vocabulary.speakers))
