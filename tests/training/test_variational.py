@@ -1,4 +1,4 @@
-"""Training of auto-encoders: what is paid for the latents, what is logged, that it resumes bit-equal and stops on NaN."""
+"""Training of auto-encoders: what is paid for the latents, what is logged, resuming bit-equal, stopping on NaN."""
 
 from __future__ import annotations
 
