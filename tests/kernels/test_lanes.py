@@ -13,7 +13,7 @@ from numba import njit
 from wavegen_kernels.cpu import host
 from wavegen_kernels.cpu.lanes import POINTER, VECTOR, Lanes, address_kernel
 from wavegen_kernels.cpu.layout import make_shape, padded, panel_width
-from wavegen_kernels.cpu.micro import matvec
+from wavegen_kernels.cpu.micro import Matrix
 
 needs_vectors = pytest.mark.skipif(host.vector_target() is None, reason="no vector instruction set known here")
 
@@ -48,17 +48,23 @@ def test_functions_are_accurate_to_float32():
     assert np.array_equal(out[:, 3], np.repeat(x.max(1, keepdims=True), 16, 1))
 
 
-def _assembly(triple: str, cpu: str, features: str, registers: int) -> str:
+def _assembly(triple: str, cpu: str, features: str, registers: int, precision: str = "f32",
+              products: str = "generic", rows: int = 1) -> str:
     """A matrix-vector product and a gate compiled for another processor."""
-    shape = make_shape(2, 64, 64, 64, 64, 2, 2, 0, False, registers)
+    shape = make_shape(2, 64, 64, 64, 64, 2, 2, 0, False, registers, precision=precision)
+    matrix = Matrix(shape, shape.format, 64, 128, 2 * shape.gate_pairs, rows, unit=2)
     module = ir.Module("m")
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, POINTER, POINTER]), "f")
-    lanes = Lanes(ir.IRBuilder(function.append_basic_block()))
+    lanes = Lanes(ir.IRBuilder(function.append_basic_block()), products)
     weights, x, out = function.args
-    width = 2 * shape.gate_pairs
-    sums = matvec(lanes, shape, weights, x, [lanes.load(out, VECTOR * j) for j in range(width)], 64)
-    for j in range(width // 2):
-        lanes.store(lanes.gate(sums[2 * j], sums[2 * j + 1]), out, VECTOR * j)
+
+    def finish(block, row, sums):
+        sums = [lanes.to_float(total) for total in sums] if shape.format.is_integer else sums
+        for j in range(len(sums) // 2):
+            place = lanes.offset(lanes.scaled(block, matrix.columns // 2 * VECTOR), VECTOR * j)
+            lanes.store(lanes.gate(sums[2 * j], sums[2 * j + 1]), lanes.at(out, 512 * row), place)
+
+    matrix.emit(lanes, weights, weights, [lanes.at(x, 512 * row) for row in range(rows)], None, finish)
     lanes.builder.ret_void()
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()

@@ -7,7 +7,6 @@ and as plain loops for CPUs without AVX-512, AVX2 or NEON. $WAVEGEN_KERNELS forc
 from __future__ import annotations
 
 import concurrent.futures
-import functools
 import itertools
 import logging
 import os
@@ -31,7 +30,7 @@ from wavegen.engines.base import (
     make_rows,
 )
 from wavegen.engines.conditioning import FrameBlocks, TableConditioning
-from wavegen.engines.packing import Network, PackedWaveNet, pack, pack_frames
+from wavegen.engines.packing import Network, PackedWaveNet, pack
 from wavegen.engines.ranges import ActivationRanges
 from wavegen.engines.threads import Pool, Threads, check_threads, idle_cores
 from wavegen.errors import ConfigError, EngineUnavailableError, did_you_mean
@@ -43,7 +42,17 @@ logger = logging.getLogger(__name__)
 Floats = NDArray[np.float32]
 KERNELS = ("auto", "vector", "plain")
 KERNELS_VARIABLE = "WAVEGEN_KERNELS"
+# Rows that advance together, so that a weight is read once for all of them; a loop is compiled for each.
+TILES = (1, 2, 4)
 PLAIN = host.Target("plain", 8)  # the plain loop has no registers to fit, it only shares the layout
+
+
+class Scratch:
+    """What a thread writes to while it advances a few rows."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.rows = host.buffer(max(TILES), shape.scratch["total"])
+        self.cursors = np.zeros(shape.num_layers, np.int64)
 
 
 class NumbaState(State):
@@ -57,23 +66,22 @@ class NumbaState(State):
         shape, self.batch_size = packed.shape, len(rows.seeds)
         self.packed = packed  # whose state this is: sizes of another network would overrun its arrays
         self.position, self.rows, self.blocks = 0, rows, blocks
-        self.rings = host.floats(self.batch_size, packed.ring_floats)
-        self.cursors = np.zeros((self.batch_size, shape.num_layers), np.int64)
+        self.rings = packed.make_rings(self.batch_size)
         before = 0.0 if shape.order else packed.decode[silence]
         self.history = np.full((self.batch_size, 2 * shape.history), before, np.float32)
         self.previous = np.full((self.batch_size, 2), silence, np.int64)
         self.shares = shares
-        self.scratch = [host.floats(shape.scratch_floats) for _ in shares]  # no part of the value
+        self.scratch = [Scratch(shape) for _ in shares]  # no part of the value
         self.inverse_temperature = (1 / rows.temperature).clip(max=1e30).astype(np.float32)
         self.min_p = rows.min_p.astype(np.float32)
 
     def copy(self) -> NumbaState:
         other = object.__new__(NumbaState)
         other.__dict__.update(self.__dict__)
-        other.rings = host.floats(*self.rings.shape)
+        other.rings = host.buffer(*self.rings.shape)
         other.rings[:] = self.rings
-        other.scratch = [host.floats(part.size) for part in self.scratch]
-        for name in ("cursors", "history", "previous"):
+        other.scratch = [Scratch(self.packed.shape) for _ in self.scratch]
+        for name in ("history", "previous"):
             setattr(other, name, getattr(self, name).copy())
         other.blocks = self.blocks.copy()
         return other
@@ -108,7 +116,8 @@ class NumbaEngine(AbstractEngine):
         self.silence = silence_code(network.quantization_channels)
         self.threads = check_threads(threads)
         self._pools: dict[int, Pool] = {}
-        self._generate = jit.load_vector(self.packed.shape) if self.kernels == "vector" else jit.load_plain()
+        self._loops: dict[int, Any] = {}
+        self._loop(1)
 
     @property
     def shape(self) -> Shape:
@@ -128,7 +137,7 @@ class NumbaEngine(AbstractEngine):
         check_conditioning(conditioning, batch_size)
         network = self.network
         blocks = FrameBlocks(conditioning, (network.num_layers, 2 * network.residual_channels),
-                             functools.partial(pack_frames, size=self.packed.shape.residual), network.lpc_order)
+                             self.packed.pack_frames, network.lpc_order)
         blocks.at(0)  # a condition that is missing or not finite is refused here, not after the first samples
         return NumbaState(self.packed, rows, blocks, self.silence, self._shares(batch_size))
 
@@ -151,17 +160,10 @@ class NumbaEngine(AbstractEngine):
 
     def layer_inputs(self, state: NumbaState) -> NDArray[np.float32]:
         """What entered each layer at the latest sample, (B, L, R): to compare engines layer by layer."""
-        shape, past = self.packed.shape, self.packed.shape.kernel_size - 1
-        inputs = np.zeros((state.batch_size, shape.num_layers, self.network.residual_channels), np.float32)
-        start = 0
-        for layer, dilation in enumerate(self.network.dilations):
-            length = past * dilation
-            ring = state.rings[:, start:start + length * shape.residual].reshape(-1, length, shape.residual)
-            for row in range(state.batch_size):
-                latest = (state.cursors[row, layer] - 1) % length
-                inputs[row, layer] = ring[row, latest, :inputs.shape[2]]
-            start += length * shape.residual
-        return inputs
+        packed = self.packed
+        layers = [packed.stored_inputs(state.rings, layer, (state.position - 1) % packed.slots(layer))
+                  for layer in range(self.network.num_layers)]
+        return np.stack(layers, axis=1)[:, :, :self.network.residual_channels]
 
     def _run(self, state: State, num_samples: int, uniforms: NDArray[np.float32], forced: NDArray[np.int64],
              want_logits: bool) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -179,7 +181,8 @@ class NumbaEngine(AbstractEngine):
             some_logits = np.zeros((batch, stop - done if want_logits else 0, width), np.float32)
             given, fed = np.ascontiguousarray(uniforms[:, done:stop]), np.ascontiguousarray(forced[:, done:stop])
             self._advance([
-                self._arguments(state, share, scratch, table, first_frame, given, fed, part, some_logits)
+                [self._arguments(state, tile, scratch, table, first_frame, given, fed, part, some_logits)
+                 for tile in self._tiles(share)]
                 for share, scratch in zip(state.shares, state.scratch, strict=True)])
             codes[:, done:stop] = part
             if want_logits:
@@ -188,27 +191,50 @@ class NumbaEngine(AbstractEngine):
             done = stop
         return codes, logits
 
-    def _arguments(self, state: NumbaState, rows: slice, scratch: Floats, table: Floats, first_frame: int,
+    def _arguments(self, state: NumbaState, rows: slice, scratch: Scratch, table: Floats, first_frame: int,
                    uniforms: Floats, forced: NDArray[np.int64], codes: NDArray[np.int64], logits: Floats) -> list[Any]:
         """What a generation loop is called with to advance some of the rows, in the order of its signature."""
         packed, prediction = self.packed, state.blocks.prediction
         return [packed.sizes, packed.weights, packed.embedding, packed.decode, packed.thresholds, packed.dilations,
-                packed.scale, state.rings[rows], state.cursors[rows], state.history[rows], state.previous[rows],
+                packed.scale, state.rings[rows], scratch.cursors, state.history[rows], state.previous[rows],
                 table[rows] if len(table) > 1 else table, prediction[rows] if len(prediction) > 1 else prediction,
                 state.blocks.conditioning.hop_length, first_frame, state.position, state.rows.seeds[rows],
                 state.rows.streams[rows], state.inverse_temperature[rows], state.min_p[rows], uniforms[rows],
-                forced[rows], codes[rows], logits[rows], scratch]
+                forced[rows], codes[rows], logits[rows], scratch.rows[:rows.stop - rows.start]]
 
-    def _advance(self, calls: list[list[Any]]) -> None:
-        """Run one call of the loop here and the others beside it."""
-        beside = [self._pool(len(calls) - 1).submit(self._generate, *call) for call in calls[1:]]
+    def _advance(self, calls: list[list[list[Any]]]) -> None:
+        """Run the first list of calls of the loop here and the others beside it."""
+        beside = [self._pool(len(calls) - 1).submit(self._generate, some) for some in calls[1:]]
         try:
-            self._generate(*calls[0])
+            self._generate(calls[0])
         finally:
             # Whatever happens here, the others write into this call's arrays until they are done.
             concurrent.futures.wait(beside)
         for job in beside:
             job.result()
+
+    def _generate(self, calls: list[list[Any]]) -> None:
+        """One call of the loop after another."""
+        for call in calls:
+            self._loop(len(call[-1]))(*call)
+
+    def _loop(self, rows: int) -> Any:
+        """The loop for so many rows, compiled when it is first needed."""
+        if rows not in self._loops:
+            self._loops[rows] = (jit.load_vector(self.packed.shape, rows) if self.kernels == "vector"
+                                 else jit.load_plain(self.precision))
+        return self._loops[rows]
+
+    def _tiles(self, share: slice) -> list[slice]:
+        """The rows of a share in tiles that read each weight once."""
+        if self.kernels == "plain":
+            return [slice(row, row + 1) for row in range(share.start, share.stop)]
+        tiles, row = [], share.start
+        while row < share.stop:
+            size = max(size for size in TILES if size <= share.stop - row)
+            tiles.append(slice(row, row + size))
+            row += size
+        return tiles
 
     def _pool(self, count: int) -> Pool:
         if count not in self._pools:

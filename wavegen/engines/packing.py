@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from wavegen.audio.mulaw import decode_table, thresholds
 from wavegen.config import WaveNetConfig
+from wavegen.engines.quantization import Quantizer, from_bytes, integer_matrix, quantizers, to_bytes
 from wavegen.engines.ranges import ActivationRanges
-from wavegen.errors import EngineUnavailableError, ModelFileError
+from wavegen.errors import ConfigError, ModelFileError
 from wavegen_kernels.cpu import host
 from wavegen_kernels.cpu.lanes import WIDTH
-from wavegen_kernels.cpu.layout import Shape, make_shape
+from wavegen_kernels.cpu.layout import FORMATS, Format, Shape, make_shape
 
 Floats = NDArray[np.float32]
 IMPOSSIBLE = np.float32(-1e30)  # logit of the codes that pad Q to whole panels
@@ -113,21 +114,51 @@ def network_of(model: Any) -> Network:
 
 @dataclass(frozen=True, eq=False)
 class PackedWaveNet:
-    """Arrays in the form the generation loops take them; see `wavegen_kernels/cpu/signature.py`."""
+    """Arrays in the form the generation loops take them; see `wavegen_kernels/cpu/signature.py`.
+
+    `silent` is what each layer's ring holds for an input of zeros, uint8 (L, row bytes); `shift` is
+    added to the conditioning, float32 (L, 2R), and `hidden` gives meaning to stored inputs; both are
+    None in float32.
+    """
 
     shape: Shape
     sizes: NDArray[np.int64]
-    weights: Floats
+    weights: NDArray[np.uint8]
     embedding: Floats
     decode: Floats
     thresholds: Floats
     dilations: NDArray[np.int64]
     scale: Floats
+    silent: NDArray[np.uint8]
+    shift: Floats | None = None
+    hidden: Sequence[Quantizer] | None = None
 
-    @property
-    def ring_floats(self) -> int:
-        """Floats of the rings of one row."""
-        return int((self.shape.kernel_size - 1) * self.dilations.sum() * self.shape.residual)
+    def slots(self, layer: int) -> int:
+        """Past inputs the ring of a layer holds."""
+        return int((self.shape.kernel_size - 1) * self.dilations[layer])
+
+    def make_rings(self, rows: int) -> NDArray[np.uint8]:
+        """Rings (rows, bytes) before the first sample: every past input is zero."""
+        start = np.concatenate([np.tile(silent, self.slots(layer)) for layer, silent in enumerate(self.silent)])
+        rings = host.buffer(rows, start.size)
+        rings[:] = start
+        return rings
+
+    def stored_inputs(self, rings: NDArray[np.uint8], layer: int, slot: int) -> Floats:
+        """What a slot of a layer's rings stands for, (rows, R)."""
+        form, size = self.shape.format, self.shape.row_bytes
+        start = (sum(self.slots(i) for i in range(layer)) + slot) * size
+        stored = np.ascontiguousarray(rings[:, start:start + size])
+        return self.hidden[layer].values(from_bytes(stored, form)) if self.hidden else stored.view(np.float32)
+
+    def pack_frames(self, frames: Floats) -> Floats:
+        """A conditioning table (B, F, L, 2R), both halves padded, as the gate adds it."""
+        batch, count, layers, columns = frames.shape
+        size = self.shape.residual
+        if columns != 2 * size:
+            frames = _pad(frames.reshape(batch, count, layers, 2, columns // 2), batch, count, layers, 2, size)
+            frames = frames.reshape(batch, count, layers, 2 * size)
+        return np.ascontiguousarray(frames if self.shift is None else frames - self.shift)
 
 
 def pack(network: Network, registers: int, prefetch: int = 0, precision: str = "f32",
@@ -139,59 +170,124 @@ def pack(network: Network, registers: int, prefetch: int = 0, precision: str = "
         registers, prefetch: see `wavegen_kernels.cpu.host.Target`.
         precision: one of `wavegen_kernels.cpu.layout.PRECISIONS`.
         ranges: of the activations; the integer precisions need them.
+
+    Raises:
+        ConfigError: ranges missing, or of another network.
     """
-    if precision != "f32":
-        raise EngineUnavailableError(f"the numba engine cannot run in {precision} yet; use precision=\"f32\"")
     p = network.parameters
-    channels = network.residual_channels
-    shape = make_shape(network.num_layers, channels, p["skip_bias"].size, p["output_bias"].size,
-                       network.quantization_channels, network.kernel_size, network.input_kernel_size,
-                       network.input_taps, network.input_tanh, registers, prefetch, precision, network.lpc_order)
-    size, layers = shape.residual, network.num_layers
-    scale = np.float32(network.residual_scale)
-    parts = []
+    channels, skip, output = network.residual_channels, p["skip_bias"].size, p["output_bias"].size
+    shape = make_shape(network.num_layers, channels, skip, output, network.quantization_channels,
+                       network.kernel_size, network.input_kernel_size, network.input_taps, network.input_tanh,
+                       registers, prefetch, precision, network.lpc_order)
+    parts: list[NDArray[Any]] = []
     if shape.input_taps:
-        parts.append(_panels(_pad(p["input_projection"], shape.input_taps, size), shape.width(size)))
-    for layer in range(layers):
-        parts.append(_gate(p["dilated_weight"][layer], shape))
-        if layer < layers - 1:
-            # h = (h + W z + b) scale: the kernel scales h, so W and b are scaled here.
-            parts.append(_pad(p["residual_bias"][layer] * scale, size))
-            parts.append(_panels(_pad(p["residual_weight"][layer] * scale, size, size), shape.width(size)))
-    # relu(scale x) = scale relu(x) for a positive scale, so it moves into the weights.
-    stacked = _pad(p["skip_weight"].reshape(layers, channels, -1), layers, size, shape.skip)
-    stacked = stacked.reshape(layers * size, shape.skip) * np.float32(network.skip_scale)
-    parts += [_pad(p["skip_bias"] * np.float32(network.skip_scale), shape.skip),
-              _panels(stacked, shape.width(shape.skip))]
-    parts += [_pad(p["output_bias"], shape.output),
-              _panels(_pad(p["output_weight"], shape.skip, shape.output), shape.width(shape.output))]
+        projection = _pad(p["input_projection"], shape.input_taps, shape.residual)
+        parts.append(_matrix(projection, FORMATS["f32"], shape.width(shape.residual)))
+    silent, shift, hidden = np.zeros((network.num_layers, shape.row_bytes), np.uint8), None, None
+    if precision == "f32":
+        parts += _float_parts(_padded_network(network, shape), shape)
+    else:
+        if ranges is None:
+            raise ConfigError(f'precision "{precision}" needs the ranges of the activations; calibrate the model')
+        ranges.check(network.num_layers, channels, skip, output)
+        hidden, gated, s, o = quantizers(shape.format, shape.end_format, ranges, shape.skip, shape.output,
+                                         shape.residual)
+        integer, shift = _integer_parts(_padded_network(network, shape), shape, hidden, gated, s, o)
+        parts += integer
+        silent = np.stack([to_bytes(quantizer.zero, shape.format) for quantizer in hidden])
+
+    weights = host.buffer(shape.total_bytes)
+    start = 0
+    for part in parts:
+        whole = np.ascontiguousarray(part).view(np.uint8).ravel()
+        weights[start:start + whole.size] = whole
+        start += whole.size
+    assert start == weights.size, (start, weights.size)
+    embedding = host.floats(network.input_kernel_size, network.quantization_channels, shape.residual)
+    embedding[:, :, :channels] = p["embedding"]
+    return PackedWaveNet(shape, np.array(shape.sizes, np.int64), weights, embedding,
+                         np.array(network.decoded, np.float32), np.array(thresholds(network.quantization_channels)),
+                         np.array(network.dilations, np.int64), np.array([network.residual_scale], np.float32),
+                         silent, shift, hidden)
+
+
+def _padded_network(network: Network, shape: Shape) -> dict[str, Floats]:
+    """The matrices and biases in the order of the kernels, padded with zeros to the sizes of the shape.
+
+    "tap" (L, K, R, 2R) oldest first, u and v of sixteen channels side by side; the scales of residual
+    and skip are part of the weights; the codes of "end" in `code_order`.
+    """
+    p, layers, kernel = network.parameters, network.num_layers, network.kernel_size
+    channels, size = network.residual_channels, shape.residual
+    taps = _pad(p["dilated_weight"][:, ::-1].reshape(layers, kernel, channels, 2, channels), layers, kernel, size, 2,
+                size)
+    scale, skip_scale = np.float32(network.residual_scale), np.float32(network.skip_scale)
+    # relu(scale x) = scale relu(x) for a positive scale, so that of the skip moves into the weights.
+    # h = (h + W z + b) scale: the kernel scales h, so W and b are scaled here.
     order = code_order(shape.codes)
     end_bias = np.full(shape.codes, IMPOSSIBLE, np.float32)
     end_bias[:network.quantization_channels] = p["end_bias"]
-    end = _pad(p["end_weight"], shape.output, shape.codes)[:, order]
-    parts += [end_bias[order], _panels(end, shape.width(shape.codes))]
-
-    weights = host.floats(shape.total_floats)
-    start = 0
-    for part in parts:
-        weights[start:start + part.size] = part.ravel()
-        start += part.size
-    assert start == weights.size, (start, weights.size)
-    embedding = host.floats(network.input_kernel_size, network.quantization_channels, size)
-    embedding[:, :, :channels] = p["embedding"]
-    return PackedWaveNet(shape, np.array(shape.sizes, np.int64), weights,
-                         embedding, np.array(network.decoded, np.float32),
-                         np.array(thresholds(network.quantization_channels)),
-                         np.array(network.dilations, np.int64), np.array([scale], np.float32))
+    return {
+        "tap": side_by_side(taps.reshape(layers, kernel, size, 2 * size)),
+        "residual": _pad(p["residual_weight"] * scale, layers - 1, size, size),
+        "residual_bias": _pad(p["residual_bias"] * scale, layers - 1, size),
+        "skip": _pad(p["skip_weight"].reshape(layers, channels, -1) * skip_scale, layers, size, shape.skip),
+        "skip_bias": _pad(p["skip_bias"] * skip_scale, shape.skip),
+        "output": _pad(p["output_weight"], shape.skip, shape.output),
+        "output_bias": _pad(p["output_bias"], shape.output),
+        "end": _pad(p["end_weight"], shape.output, shape.codes)[:, order], "end_bias": end_bias[order]}
 
 
-def pack_frames(frames: Floats, size: int) -> Floats:
-    """Pad both halves of a conditioning table (B, F, L, 2R) to `size` columns each."""
-    batch, count, layers, columns = frames.shape
-    if columns == 2 * size:
-        return np.ascontiguousarray(frames)
-    halves = _pad(frames.reshape(batch, count, layers, 2, columns // 2), batch, count, layers, 2, size)
-    return halves.reshape(batch, count, layers, 2 * size)
+def _float_parts(padded: Mapping[str, Floats], shape: Shape) -> list[NDArray[Any]]:
+    """All parts behind the input projection, in float32."""
+    form, size = shape.format, shape.residual
+    parts = []
+    for layer, taps in enumerate(padded["tap"]):
+        parts += [_matrix(tap, form, 2 * shape.gate_pairs) for tap in taps]
+        if layer < shape.num_layers - 1:
+            parts += [padded["residual_bias"][layer], _matrix(padded["residual"][layer], form, shape.width(size))]
+        parts.append(_matrix(padded["skip"][layer], form, shape.width(shape.skip)))
+    parts.append(padded["skip_bias"])
+    for name, outputs in (("output", shape.output), ("end", shape.codes)):
+        parts += [padded[f"{name}_bias"], _matrix(padded[name], form, shape.width(outputs))]
+    return parts
+
+
+def _integer_parts(padded: Mapping[str, Floats], shape: Shape, hidden: Sequence[Quantizer],
+                   gated: Sequence[Quantizer], s: Quantizer, o: Quantizer) -> tuple[list[NDArray[Any]], Floats]:
+    """All parts behind the input projection, in integers, and the shift of the conditioning (L, 2R)."""
+    form, end_form, size, kernel = shape.format, shape.end_format, shape.residual, shape.kernel_size
+    # One scale a row of the skip for all layers, whose sums are added as integers.
+    zs = Quantizer(form, np.concatenate([each.rate for each in gated]), np.concatenate([each.zero for each in gated]))
+    skips = integer_matrix(form, padded["skip"].reshape(-1, shape.skip), zs, centred=True)
+    parts: list[NDArray[Any]] = []
+    shifts = []
+    for layer, taps in enumerate(padded["tap"]):
+        h, z = hidden[layer], gated[layer]
+        every = Quantizer(form, np.tile(h.rate, kernel), np.tile(h.zero, kernel))
+        gate = integer_matrix(form, taps.reshape(kernel * size, 2 * size), every)
+        rows = gate.weights.reshape(kernel, size, 2 * size)
+        shifts.append(one_after_another(gate.shift))
+        parts += [_matrix(tap, form, 2 * shape.gate_pairs) for tap in rows[:-1]]
+        parts += [*h.constants(), one_after_another(gate.scale).astype(np.float32),
+                  *(np.full(WIDTH, constant[0], np.float32) for constant in z.constants()),
+                  _matrix(rows[-1], form, 2 * shape.gate_pairs)]
+        if layer < shape.num_layers - 1:
+            square = integer_matrix(form, padded["residual"][layer], z)
+            parts += [(padded["residual_bias"][layer] - square.shift).astype(np.float32),
+                      square.scale.astype(np.float32), _matrix(square.weights, form, shape.width(size))]
+        own = skips.weights[layer * size:(layer + 1) * size]
+        parts.append(_matrix(own, form, shape.width(shape.skip)))
+    start = (-skips.offset + 2**31) % 2**32 - 2**31  # sums wrap around, so the start may
+    parts += [start.astype(np.int32), (skips.scale * s.rate).astype(np.float32),
+              (padded["skip_bias"] * s.rate).astype(np.float32)]
+    hidden_layer = integer_matrix(form, padded["output"], s)
+    parts += [(hidden_layer.scale * o.rate).astype(np.float32), (padded["output_bias"] * o.rate).astype(np.float32),
+              _matrix(hidden_layer.weights, form, shape.width(shape.output))]
+    end = integer_matrix(end_form, padded["end"], o)
+    parts += [end.scale.astype(np.float32), padded["end_bias"],
+              _matrix(end.weights, end_form, shape.width(shape.codes))]
+    return parts, np.stack(shifts).astype(np.float32)
 
 
 def code_order(codes: int) -> NDArray[np.int64]:
@@ -199,19 +295,24 @@ def code_order(codes: int) -> NDArray[np.int64]:
     return np.arange(codes).reshape(WIDTH, -1).T.ravel()
 
 
-def _gate(weight: Floats, shape: Shape) -> Floats:
-    """One layer's dilated weight (K, R, 2R): taps oldest first, u and v of sixteen channels side by side."""
-    kernel, channels, _ = weight.shape
-    size = shape.residual
-    halves = _pad(weight[::-1].reshape(kernel, channels, 2, channels), kernel, size, 2, size)
-    side_by_side = halves.reshape(kernel * size, 2, size // WIDTH, WIDTH).transpose(0, 2, 1, 3)
-    return _panels(side_by_side.reshape(kernel * size, 2 * size), 2 * shape.gate_pairs)
+def side_by_side(gate: NDArray[Any]) -> NDArray[Any]:
+    """(..., 2R), all u then all v, to u and v of sixteen channels beside each other."""
+    *rest, columns = gate.shape
+    return gate.reshape(*rest, 2, columns // 2 // WIDTH, WIDTH).swapaxes(-3, -2).reshape(gate.shape)
 
 
-def _panels(matrix: Floats, width: int) -> Floats:
-    """(inputs, outputs) to (panels, inputs, width * 16)."""
+def one_after_another(gate: NDArray[Any]) -> NDArray[Any]:
+    """Inverse of `side_by_side`."""
+    *rest, columns = gate.shape
+    return gate.reshape(*rest, columns // 2 // WIDTH, 2, WIDTH).swapaxes(-3, -2).reshape(gate.shape)
+
+
+def _matrix(matrix: NDArray[Any], form: Format, width: int) -> NDArray[Any]:
+    """(inputs, outputs) to (panels, inputs / group, width * 16, group), in the type of the form."""
     inputs, outputs = matrix.shape
-    return matrix.reshape(inputs, outputs // (width * WIDTH), width * WIDTH).transpose(1, 0, 2)
+    kinds = {"f32": np.float32, "i16": np.int16, "i8x15": np.int8, "i8": np.int8}
+    panels = matrix.reshape(inputs // form.group, form.group, outputs // (width * WIDTH), width * WIDTH)
+    return np.ascontiguousarray(panels.transpose(2, 0, 3, 1), kinds[form.name])
 
 
 def _pad(array: Floats, *shape: int) -> Floats:

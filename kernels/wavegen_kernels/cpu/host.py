@@ -64,6 +64,22 @@ def vector_target() -> Target | None:
     return replace(target, prefetch=ZEN_PREFETCH) if name.startswith("znver") else target
 
 
+@cache
+def integer_products() -> str:
+    """Instructions for integer products: "vnni", "avx512bw", "avx2", or "generic" multiplications.
+
+    Like `vector_target`, it believes only what Numba was told: an instruction the host lacks would
+    abort the process.
+    """
+    triple, _, features = machine()
+    present = {feature[1:] for feature in features.split(",") if feature.startswith("+")}
+    if not triple.startswith("x86_64"):
+        return "generic"
+    if {"avx512f", "avx512bw"} <= present:
+        return "vnni" if "avx512vnni" in present else "avx512bw"
+    return "avx2" if "avx2" in present else "generic"
+
+
 def _has_opaque_pointers() -> bool:
     """Whether this llvmlite speaks the intermediate language the kernels are written in: 0.45 on."""
     import llvmlite
@@ -86,6 +102,11 @@ def aligned(num_bytes: int) -> NDArray[np.uint8]:
         ctypes.CDLL(None).madvise(ctypes.c_void_p(buffer.ctypes.data), ctypes.c_size_t(size), advice)
     buffer[:] = 0
     return buffer[:num_bytes]
+
+
+def buffer(*shape: int) -> NDArray[np.uint8]:
+    """Zeroed aligned bytes."""
+    return aligned(int(np.prod(shape, dtype=np.int64))).reshape(shape)
 
 
 def floats(*shape: int) -> NDArray[np.float32]:

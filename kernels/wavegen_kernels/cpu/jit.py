@@ -33,29 +33,31 @@ _STAMP = 1_000_000_000  # fixed modification time: Numba compares it, and racing
 _lock = threading.Lock()  # two threads must not make one module twice
 
 
-def load_plain() -> Any:
-    """The plain loop: every shape, every CPU."""
-    return _load("loop_plain", "plain", None)
+def load_plain(precision: str = "f32") -> Any:
+    """The plain loop of float32 or of the integer precisions: every shape, every CPU."""
+    return _load("loop_plain" if precision == "f32" else "loop_integer", "plain", None, 0)
 
 
-def load_vector(shape: Shape) -> Any:
-    """The vector loop of one shape. The host must have a `vector_target`."""
+def load_vector(shape: Shape, rows: int = 1) -> Any:
+    """The vector loop of one shape for so many rows. The host must have a `vector_target`."""
     name = hashlib.sha256(repr(shape).encode()).hexdigest()[:16]
-    return _load("loop_vector", f"r{shape.residual}s{shape.skip}l{shape.num_layers}_{name}", shape)
+    kind = f"{shape.precision}_r{shape.residual}s{shape.skip}l{shape.num_layers}_x{rows}"
+    return _load("loop_vector", f"{kind}_{name}", shape, rows)
 
 
-def _load(source: str, name: str, shape: Shape | None) -> Any:
+def _load(source: str, name: str, shape: Shape | None, rows: int) -> Any:
     with _lock:
-        return _load_once(source, name, shape)
+        return _load_once(source, name, shape, rows)
 
 
 @cache
-def _load_once(source: str, name: str, shape: Shape | None) -> Any:
+def _load_once(source: str, name: str, shape: Shape | None, rows: int) -> Any:
     text = (_FOLDER / f"{source}.py").read_text(encoding="utf-8")
     if shape is not None:
         lines = text.splitlines(keepends=True)
-        (place,) = (i for i, line in enumerate(lines) if line.startswith("SHAPE = "))
-        lines[place] = f"SHAPE = {shape!r}\n"
+        for word, value in (("SHAPE", repr(shape)), ("ROWS", str(rows))):
+            (place,) = (i for i, line in enumerate(lines) if line.startswith(f"{word} = "))
+            lines[place] = f"{word} = {value}\n"
         text = "".join(lines)
     name = f"wavegen_generated_{_fingerprint()}_{source}_{name}"
     try:

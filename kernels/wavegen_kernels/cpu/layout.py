@@ -1,22 +1,84 @@
-"""How the weights of a WaveNet lie in memory: one buffer, in the order the loop reads it.
+"""How the weights of a WaveNet lie in memory: one buffer of bytes, in the order the loop reads it.
 
-    input projection | per layer: gate, residual bias, residual | skip bias, skip | output | end
+    input projection
+    per layer:  past taps | gate constants | current tap | residual constants | residual | skip slice
+    skip constants | output constants | output | end constants | end
 
-A matrix (inputs, outputs) is cut into panels of `width` lane vectors; a panel's accumulators stay
-in registers while its (inputs, width, 16) weights stream by. Outputs are padded with zeros to whole
-panels. The gate's panels hold vector u_j beside vector v_j, so that tanh(u) sigmoid(v) needs no
+The last layer has no residual. A matrix (inputs, outputs) is cut into panels of `width` lane vectors;
+a panel's accumulators stay in registers while its weights stream by. Inputs are taken `group` at a
+time: a weight vector holds sixteen outputs times `group` inputs. Outputs are padded with zeros to
+whole panels. The gate's panels hold vector u_j beside vector v_j, so that tanh(u) sigmoid(v) needs no
 second pass. The codes are permuted so that lane i of the logits holds the i-th sixteenth of them:
 sums over a lane are then sums over consecutive codes, which is what a draw needs.
+
+One stream of layers so laid out can be read by one thread, or by two: the current tap and the
+residual by the one on which the next layer waits, skip slice and the next layer's past taps, which
+are neighbours, by the other.
+
+Arithmetic of the integer precisions. A channel's value v is stored as q = round(v * rate + zero),
+clipped to the range of the format; rate and zero are constants of the channel. A product sums q * w
+exactly in int32, w the weight over (rate * scale), scale one constant per output; what zero adds is
+taken off in the constants (gate: in the conditioning, residual and output: in the bias, skip: at
+the start of the sum). So sums do not depend on the order of summation; rates, scales, gate and the
+residual stream h are float32, every operation rounded once in a fixed order.
+
+    format  weights  activations                            products
+    f32     float32  float32                                fused multiply-add
+    i16     int16    int16, |q| <= 4095                     pairs in int32
+    i8x15   int8     two planes of bytes, 0 <= q < 2^15     fours in int32, high and low byte
+    i8      int8     uint8                                  fours in int32
+
+The end layer of the 8-bit precisions is i16: a trained model's logits spread over many times the
+typical weight, and 8 bits cost more there than in all other layers together.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from wavegen_kernels.cpu.lanes import WIDTH
 
-PRECISIONS = ("f32", "i16", "i8x15", "i8")
 DEPTH_UNIT = 16  # depths are multiples of this: of 16 channels, or of 16 input taps
+LINE = 4 * WIDTH  # bytes of a lane vector, and the alignment of every part
+
+
+@dataclass(frozen=True)
+class Format:
+    """How one matrix and its inputs are stored."""
+
+    name: str
+    weight_bytes: int
+    activation_bytes: int
+    group: int  # inputs that share a lane
+    lowest: int = 0  # of a stored activation
+    highest: int = 0
+
+    @property
+    def is_integer(self) -> bool:
+        return self.group > 1
+
+    @property
+    def planes(self) -> int:
+        """Broadcasts, and sums, per weight vector."""
+        return 2 if self.name == "i8x15" else 1
+
+    def matrix(self, inputs: int, outputs: int) -> int:
+        """Bytes of the weights of a matrix."""
+        return self.weight_bytes * inputs * outputs
+
+    def vector(self, channels: int) -> int:
+        """Bytes of the activations of `channels` channels."""
+        return self.activation_bytes * channels
+
+
+FORMATS = {
+    "f32": Format("f32", 4, 4, 1),
+    "i16": Format("i16", 2, 2, 2, -4095, 4095),
+    "i8x15": Format("i8x15", 1, 2, 4, 0, 32767),
+    "i8": Format("i8", 1, 1, 4, 0, 255),
+}
+PRECISIONS = tuple(FORMATS)
 
 
 @dataclass(frozen=True)
@@ -25,7 +87,7 @@ class Shape:
 
     `registers` is the number of lane vectors a panel may hold, `prefetch` how many bytes ahead of
     their use weights are fetched, `precision` one of `PRECISIONS`, `order` the number of coefficients
-    of the signal path lpc (0 on the path direct).
+    of the signal path lpc (0 on the path direct). Sizes and places are in bytes.
     """
 
     num_layers: int
@@ -51,7 +113,17 @@ class Shape:
     def sizes(self) -> list[int]:
         """The fields as numbers, the precision as its place in `PRECISIONS`."""
         fields = vars(self) | {"precision": PRECISIONS.index(self.precision)}
-        return [int(value) for value in fields.values()]
+        return [int(fields[name]) for name in self.__dataclass_fields__]
+
+    @property
+    def format(self) -> Format:
+        """Of every matrix but the first and the last."""
+        return FORMATS[self.precision]
+
+    @property
+    def end_format(self) -> Format:
+        """Of the matrix that gives the logits."""
+        return FORMATS["i16"] if self.precision in ("i8", "i8x15") else self.format
 
     @property
     def gate_pairs(self) -> int:
@@ -62,46 +134,103 @@ class Shape:
         """Vectors in a panel of an ordinary matrix with this many outputs."""
         return panel_width(channels // WIDTH, self.registers)
 
-    # Sizes in floats of the parts of the weight buffer.
+    # Parts of the weight buffer.
 
     @property
-    def input_floats(self) -> int:
-        return self.input_taps * self.residual
+    def input_bytes(self) -> int:
+        return 4 * self.input_taps * self.residual
 
     @property
-    def gate_floats(self) -> int:
-        return self.kernel_size * self.residual * 2 * self.residual
+    def tap_bytes(self) -> int:
+        """One tap of the dilated convolution, (R, 2R)."""
+        return self.format.matrix(self.residual, 2 * self.residual)
 
     @property
-    def residual_floats(self) -> int:
-        return self.residual + self.residual * self.residual
+    def past_bytes(self) -> int:
+        """All taps but the current one, oldest first."""
+        return (self.kernel_size - 1) * self.tap_bytes
 
     @property
-    def layer_floats(self) -> int:
-        return self.gate_floats + self.residual_floats
+    def gate_constants(self) -> int:
+        """Integer: rate and zero of h (R each), scales (2R), rate and zero of z on a lane vector each."""
+        return 4 * 4 * self.residual + 2 * LINE if self.format.is_integer else 0
 
     @property
-    def skip_start(self) -> int:
-        """The last layer has no residual product, so the skip follows its gate."""
-        return self.input_floats + self.num_layers * self.layer_floats - self.residual_floats
+    def residual_constants(self) -> int:
+        """Bias (R); integer: scales (R)."""
+        return 4 * self.residual * (2 if self.format.is_integer else 1)
 
     @property
-    def output_start(self) -> int:
-        return self.skip_start + self.skip + self.num_layers * self.residual * self.skip
+    def residual_bytes(self) -> int:
+        return self.residual_constants + self.format.matrix(self.residual, self.residual)
 
     @property
-    def end_start(self) -> int:
-        return self.output_start + self.output + self.skip * self.output
+    def slice_bytes(self) -> int:
+        """One layer's part of the skip product, (R, S)."""
+        return self.format.matrix(self.residual, self.skip)
 
     @property
-    def total_floats(self) -> int:
-        return self.end_start + self.codes + self.output * self.codes
+    def current_place(self) -> int:
+        """In a layer: gate constants and the current tap."""
+        return self.past_bytes
 
     @property
-    def scratch_floats(self) -> int:
-        """Taps and input of a layer, gated outputs of all layers, s, o, logits, exponentials, lane sums."""
-        return (self.kernel_size * self.residual + self.num_layers * self.residual + self.skip + self.output
-                + 2 * self.codes + WIDTH)
+    def residual_place(self) -> int:
+        """In a layer: residual constants and residual."""
+        return self.current_place + self.gate_constants + self.tap_bytes
+
+    @property
+    def slice_place(self) -> int:
+        """In a layer but the last, where the slice takes the place of the residual."""
+        return self.residual_place + self.residual_bytes
+
+    @property
+    def layer_bytes(self) -> int:
+        return self.slice_place + self.slice_bytes
+
+    @property
+    def skip_place(self) -> int:
+        """Skip constants. Bias (S); integer: start of the sums in int32, scales, bias (S each)."""
+        return self.input_bytes + self.num_layers * self.layer_bytes - self.residual_bytes
+
+    @property
+    def output_place(self) -> int:
+        """Bias (O); integer: scales, bias (O each); then the matrix."""
+        return self.skip_place + 4 * self.skip * (3 if self.format.is_integer else 1)
+
+    @property
+    def end_place(self) -> int:
+        """Bias (Q); integer: scales, bias (Q each); then the matrix."""
+        constants = 4 * self.output * (2 if self.format.is_integer else 1)
+        return self.output_place + constants + self.format.matrix(self.skip, self.output)
+
+    @property
+    def total_bytes(self) -> int:
+        constants = 4 * self.codes * (2 if self.format.is_integer else 1)
+        return self.end_place + constants + self.end_format.matrix(self.output, self.codes)
+
+    # Rings and scratch of one row.
+
+    @property
+    def row_bytes(self) -> int:
+        """One slot of a ring: the stored input of a layer."""
+        return self.format.vector(self.residual)
+
+    @cached_property
+    def scratch(self) -> dict[str, int]:
+        """Place of each intermediate result in the scratch of a row, and "total".
+
+        h, a, skip sums, logits, exponentials and lane sums have four bytes a channel; z, s and o are
+        in the format of the matrix they enter. "predicted" is p[t] of the signal path lpc.
+        """
+        parts = {"h": 4 * self.residual, "a": 8 * self.residual, "z": self.row_bytes, "sums": 4 * self.skip,
+                 "s": self.format.vector(self.skip), "o": self.end_format.vector(self.output),
+                 "logits": 4 * self.codes, "e": 4 * self.codes, "lane_sums": LINE, "predicted": 4}
+        places, at = {}, 0
+        for name, size in parts.items():
+            places[name] = at
+            at += -(-size // LINE) * LINE
+        return places | {"total": at}
 
 
 def panel_width(vectors: int, limit: int) -> int:
@@ -126,4 +255,3 @@ def make_shape(num_layers: int, residual: int, skip: int, output: int, codes: in
         output=padded(output, registers), codes=padded(codes, registers), kernel_size=kernel_size,
         input_kernel_size=input_kernel_size, input_taps=-(-input_taps // DEPTH_UNIT) * DEPTH_UNIT,
         input_tanh=input_tanh, registers=registers, prefetch=prefetch, precision=precision, order=order)
-

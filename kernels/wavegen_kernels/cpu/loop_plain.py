@@ -1,4 +1,4 @@
-"""The generation loop as plain loops: the readable twin of `loop_vector.py`, for every shape and CPU.
+"""The float32 generation loop as plain loops: the readable twin of `loop_vector.py`, for every shape and CPU.
 
     h0    = embedding[0, code[t-1]] + embedding[1, code[t-2]] + sum_j x[t-1-j] W_in[j]     (path lpc: `predict.py`)
     a     = sum_k W_k h[t - k d] + cond[t // hop]
@@ -7,7 +7,8 @@
     s     = relu(W_skip [z_1 .. z_L] + b),  o = relu(W_out s + b),  logits = W_end o + b
 
 It reads the same buffers as the vector loop, so it proves packing and draw as well as arithmetic.
-Sizes are arguments here, so that one compiled function serves every network.
+Sizes are arguments here, so that one compiled function serves every network. `loop_integer.py` is
+the same for the integer precisions.
 """
 
 from __future__ import annotations
@@ -85,14 +86,15 @@ def generate(sizes: Any, weights: Any, embedding: Any, decode: Any, thresholds: 
              first_frame: Any, position: Any, seeds: Any, streams: Any, inverse_temperature: Any, min_p: Any,
              uniforms: Any, forced: Any, codes: Any, logits: Any, scratch: Any) -> Any:
     """Advance every row by codes.shape[1] samples; see `signature.py` for the arguments."""
+    weights, memory = weights.view(np.float32), rings.view(np.float32)
     layers, size, skip_size, output_size, code_size = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
     past, taps, squash, limit = sizes[5] - 1, sizes[7], sizes[8], sizes[9]
     order = sizes[12]
     kept = max(taps, order)
     count, gate_width = code_size // LANES, 2 * panel_width(size, max(1, limit // 2))
 
-    window, x = np.zeros(taps, np.float32), np.zeros((past + 1) * size, np.float32)
-    a, h, z = np.zeros(2 * size, np.float32), np.zeros(size, np.float32), np.zeros(layers * size, np.float32)
+    window, x = np.zeros(taps, np.float32), np.zeros(size, np.float32)
+    a, h, z = np.zeros(2 * size, np.float32), np.zeros(size, np.float32), np.zeros(size, np.float32)
     s, o = np.zeros(skip_size, np.float32), np.zeros(output_size, np.float32)
     raw, e = np.zeros(code_size, np.float32), np.zeros(code_size, np.float32)
     sums = np.zeros(LANES, np.float32)
@@ -117,36 +119,42 @@ def generate(sizes: Any, weights: Any, embedding: Any, decode: Any, thresholds: 
                 window[j] = history[row, newest + j]
             add_product(h, size, weights, 0, window, 0, taps, panel_width(size, limit))
             at, ring = taps * size, 0
+            s[:] = _ZERO
             if squash:
                 for j in range(size):
                     h[j] = math.tanh(h[j])
             for index in range(layers):
-                length, slot = past * dilations[index], cursors[row, index]
-                for tap in range(past):
-                    read = ring + (slot + tap * dilations[index]) % length * size
-                    for j in range(size):
-                        x[tap * size + j] = rings[row, read + j]
+                length = past * dilations[index]
+                slot = t % length
                 for j in range(size):
-                    # The oldest tap has been read, and its slot now takes the newest input.
-                    rings[row, ring + slot * size + j] = h[j]
-                    x[past * size + j] = h[j]
                     # Sixteen u lie beside the sixteen v of the same channels.
                     first = 2 * j - j % LANES
                     a[first] = table[frames, frame, index, j]
                     a[first + LANES] = table[frames, frame, index, size + j]
-                cursors[row, index] = (slot + 1) % length
+                for tap in range(past + 1):
+                    read = ring + (slot + tap * dilations[index]) % length * size
+                    for j in range(size):
+                        # The oldest tap has been read, and its slot now takes the newest input, read last.
+                        if tap == past:
+                            memory[row, read + j] = h[j]
+                        x[j] = memory[row, read + j]
+                    add_product(a, 2 * size, weights, at, x, 0, size, gate_width)
+                    at += size * 2 * size
                 ring += length * size
-                add_product(a, 2 * size, weights, at, x, 0, (past + 1) * size, gate_width)
-                at += (past + 1) * size * 2 * size
                 for j in range(size):
                     u, v = a[2 * j - j % LANES], a[2 * j - j % LANES + LANES]
-                    z[index * size + j] = np.float32(math.tanh(u)) / (_ONE + np.float32(math.exp(-v)))
+                    z[j] = np.float32(math.tanh(u)) / (_ONE + np.float32(math.exp(-v)))
                 if index < layers - 1:
                     for j in range(size):
                         h[j] = scale[0] * h[j] + weights[at + j]
-                    add_product(h, size, weights, at + size, z, index * size, size, panel_width(size, limit))
+                    add_product(h, size, weights, at + size, z, 0, size, panel_width(size, limit))
                     at += size + size * size
-            at = dense(s, skip_size, weights, at, z, layers * size, limit, True)
+                add_product(s, skip_size, weights, at, z, 0, size, panel_width(skip_size, limit))
+                at += size * skip_size
+            # The bias of the skip lies behind all slices.
+            for j in range(skip_size):
+                s[j] = max(s[j] + weights[at + j], _ZERO)
+            at += skip_size
             at = dense(o, output_size, weights, at, s, skip_size, limit, True)
             dense(raw, code_size, weights, at, o, output_size, limit, False)
             if logits.shape[1] > 0:

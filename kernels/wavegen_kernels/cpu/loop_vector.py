@@ -1,7 +1,11 @@
-"""The generation loop over vector micro-kernels, specialised for one shape.
+"""The generation loop over vector micro-kernels, specialised for one shape and number of rows.
 
-`jit.load` copies this file, puts the shape of a network in the line that starts with SHAPE, and
-imports the copy; as it stands it serves the smallest shape. `loop_plain.py` is the twin.
+`jit.load_vector` copies this file, puts the shape of a network and the rows in the lines that start
+with SHAPE and ROWS, and imports the copy; as it stands it serves the smallest shape.
+`loop_plain.py` and `loop_integer.py` are the twins.
+
+The past taps of the next layer are summed while the gate of this one is still in flight, and the
+skip slice while the next layer waits for its input: neither is on the path from layer to layer.
 """
 
 from __future__ import annotations
@@ -18,28 +22,26 @@ from wavegen_kernels.cpu.predict import code_of, embed_excitation, follow, predi
 from wavegen_kernels.cpu.signature import SIGNATURE
 
 SHAPE = Shape(1, 16, 16, 16, 16, 2, 2, 0, False, 4, 0)
+ROWS = 1
 
-_kernels = make_kernels(SHAPE)
+_kernels = make_kernels(SHAPE, ROWS)
 embed, project, squash = (_kernels[name] for name in ("embed", "project", "squash"))
-copy, fetch = _kernels["copy"], _kernels["fetch"]
-gate, residual, skip = (_kernels[name] for name in ("gate", "residual", "skip"))
-output, end, exponentials = (_kernels[name] for name in ("output", "end", "exponentials"))
+enter, fetch, past, more = (_kernels[name] for name in ("enter", "fetch", "past", "more"))
+gate, residual, begin, skip = (_kernels[name] for name in ("gate", "residual", "begin", "skip"))
+rectify, output, end, exponentials = (_kernels[name] for name in ("rectify", "output", "end", "exponentials"))
 
 LAYERS, TAPS, PAST, TANH = SHAPE.num_layers, SHAPE.input_taps, SHAPE.kernel_size - 1, SHAPE.input_tanh
 CODES, COUNT = SHAPE.codes, SHAPE.codes // 16
 ORDER, KEPT = SHAPE.order, SHAPE.history
-# Bytes: of one channel vector, of the parts of the weights.
-ROW = 4 * SHAPE.residual
-INPUT, LAYER, GATE = 4 * SHAPE.input_floats, 4 * SHAPE.layer_floats, 4 * SHAPE.gate_floats
-SKIP, OUTPUT, END = 4 * SHAPE.skip_start, 4 * SHAPE.output_start, 4 * SHAPE.end_start
-# Floats: where the parts of the scratch begin.
-H = PAST * SHAPE.residual
-Z = H + SHAPE.residual
-S = Z + LAYERS * SHAPE.residual
-O = S + SHAPE.skip  # noqa: E741
-LOGITS = O + SHAPE.output
-E = LOGITS + CODES
-SUMS = E + CODES
+# Bytes: of a slot of a ring, of one layer's conditioning; places in the weights, in a layer, in the scratch.
+ROW, FRAME = SHAPE.row_bytes, 8 * SHAPE.residual
+INPUT, LAYER, SKIP = SHAPE.input_bytes, SHAPE.layer_bytes, SHAPE.skip_place
+OUTPUT, END, TOTAL = SHAPE.output_place, SHAPE.end_place, SHAPE.total_bytes
+TAP, CURRENT, RESIDUAL, SLICE = SHAPE.tap_bytes, SHAPE.current_place, SHAPE.residual_place, SHAPE.slice_place
+_scratch = SHAPE.scratch
+H, A, Z, SUMS = (_scratch[name] for name in ("h", "a", "z", "sums"))
+S, O, LOGITS = (_scratch[name] for name in ("s", "o", "logits"))  # noqa: E741
+E, LANE_SUMS, PREDICTED, STRIDE = (_scratch[name] for name in ("e", "lane_sums", "predicted", "total"))
 
 
 @njit(SIGNATURE, nogil=True, cache=True, error_model="numpy")
@@ -48,85 +50,105 @@ def generate(sizes: Any, weights: Any, embedding: Any, decode: Any, thresholds: 
              first_frame: Any, position: Any, seeds: Any, streams: Any, inverse_temperature: Any, min_p: Any,
              uniforms: Any, forced: Any, codes: Any, logits: Any, scratch: Any) -> Any:
     """Advance every row by codes.shape[1] samples; see `signature.py` for the arguments."""
-    w = weights.ctypes.data
-    base = scratch.ctypes.data
-    x, z = base, base + 4 * Z
-    h = x + PAST * ROW
-    s, o, raw, e, sums = base + 4 * S, base + 4 * O, base + 4 * LOGITS, base + 4 * E, base + 4 * SUMS
-    exponential, lane_sums = scratch[E:E + CODES], scratch[SUMS:SUMS + 16]
-    table_1, factor = embedding.ctypes.data, scale.ctypes.data
-    table_2 = table_1 + (embedding.shape[0] - 1) * embedding.shape[1] * ROW
-    first_input = scratch[H:Z]
-    newest, predicted = 0, np.float32(0)
-    for row in range(codes.shape[0]):
-        rate, least = inverse_temperature.ctypes.data + 4 * row, min_p.ctypes.data + 4 * row
-        code, older = previous[row, 0], previous[row, 1]
-        frames = row if table.shape[0] > 1 else 0
-        rules = row if prediction.shape[0] > 1 else 0
-        for i in range(codes.shape[1]):
-            t = position + i
-            condition = table[frames, t // hop - first_frame].ctypes.data
-            if KEPT > 0:
-                newest = KEPT - 1 - t % KEPT
+    w, base, factor = weights.ctypes.data, scratch.ctypes.data, scale.ctypes.data
+    h, a, z, sums = base + H, base + A, base + Z, base + SUMS
+    s, o, raw = base + S, base + O, base + LOGITS
+    table_1 = embedding.ctypes.data
+    table_2 = table_1 + (embedding.shape[0] - 1) * embedding.shape[1] * (FRAME // 2)
+    ring_distance = rings.shape[1]
+    # One row of conditioning may serve all rows.
+    condition_distance = table.shape[1] * LAYERS * FRAME if table.shape[0] > 1 else 0
+    for index in range(LAYERS):
+        cursors[index] = position % (PAST * dilations[index])
+    for i in range(codes.shape[1]):
+        t = position + i
+        condition = table[0, t // hop - first_frame].ctypes.data
+        newest = KEPT - 1 - t % KEPT if KEPT > 0 else 0
+        for row in range(ROWS):
             if ORDER > 0:
-                predicted = predict(prediction[rules, t // hop - first_frame], history[row], newest)
-                embed_excitation(embedding, older, code_of(thresholds, predicted), code, first_input)
+                coefficients = prediction[row if prediction.shape[0] > 1 else 0, t // hop - first_frame]
+                predicted = predict(coefficients, history[row], newest)
+                scratch[row, PREDICTED:PREDICTED + 4].view(np.float32)[0] = predicted
+                embed_excitation(embedding, previous[row, 1], code_of(thresholds, predicted), previous[row, 0],
+                                 scratch[row, H:H + FRAME // 2].view(np.float32))
             else:
-                embed(table_1 + code * ROW, table_2 + older * ROW, h)
+                embed(table_1 + previous[row, 0] * (FRAME // 2), table_2 + previous[row, 1] * (FRAME // 2),
+                      h + row * STRIDE)
             if TAPS > 0:
-                project(w, history[row].ctypes.data + 4 * newest, h)
+                project(w, history[row].ctypes.data + 4 * newest, h + row * STRIDE)
             if TANH:
-                squash(h)
-            ring = rings[row].ctypes.data
-            layer = w + INPUT
-            for index in range(LAYERS):
-                length, slot = PAST * dilations[index], cursors[row, index]
-                read = slot
-                for tap in range(PAST):
-                    copy(ring + read * ROW, x + tap * ROW)
-                    read += dilations[index]
-                    if read >= length:
-                        read -= length
-                if index < LAYERS - 1:
-                    # Since a sample ago these have left the cache; the next layer waits for them first.
-                    fetch(ring + (length + cursors[row, index + 1]) * ROW)
-                    fetch(condition + 2 * ROW)
-                    fetch(condition + 3 * ROW)
-                # The oldest tap has been read, and its slot now takes the newest input.
-                copy(h, ring + slot * ROW)
-                slot += 1
-                cursors[row, index] = 0 if slot == length else slot
+                squash(h + row * STRIDE)
+            begin(w + SKIP, sums + row * STRIDE)
+        ring, layer, length = rings.ctypes.data, w + INPUT, 0
+        for step in range(LAYERS + 1):
+            # Step `index + 1` ends layer `index` and sums the past taps of the next one meanwhile.
+            index = step - 1
+            if step > 0:
+                length, slot = PAST * dilations[index], cursors[index]
+                for row in range(ROWS):
+                    # The oldest tap has been read, and its slot now takes the newest input.
+                    enter(layer + CURRENT, h + row * STRIDE, ring + row * ring_distance + slot * ROW)
+                gate(layer + CURRENT, layer + (LAYER if step < LAYERS else RESIDUAL), ring + slot * ROW, a, condition,
+                     z, ring_distance, condition_distance)
+                cursors[index] = 0 if slot + 1 == length else slot + 1
+            if step < LAYERS:
+                nearest, after = (layer, ring) if step == 0 else (layer + LAYER, ring + length * ROW)
+                following = layer + CURRENT if step == 0 else layer + RESIDUAL
+                frame = condition if step == 0 else condition + FRAME
+                length_after, read = PAST * dilations[step], cursors[step]
+                past(nearest, following if PAST == 1 else nearest + TAP, after + read * ROW, frame, a, ring_distance,
+                     condition_distance)
+                for tap in range(1, PAST):
+                    read += dilations[step]
+                    if read >= length_after:
+                        read -= length_after
+                    more(nearest + tap * TAP, following if tap == PAST - 1 else nearest + (tap + 1) * TAP,
+                         after + read * ROW, a, ring_distance)
+                if step < LAYERS - 1:
+                    # Since a sample ago these have left the cache; the layer after next waits for them first.
+                    for row in range(ROWS):
+                        fetch(after + length_after * ROW + row * ring_distance + cursors[step + 1] * ROW)
+                    fetch(frame + FRAME)
+                    fetch(frame + FRAME + FRAME // 2)
+            if step > 0:
+                slice_at = layer + RESIDUAL
+                if step < LAYERS:
+                    residual(slice_at, layer + SLICE, z, factor, h)
+                    slice_at = layer + SLICE
+                skip(slice_at, layer + LAYER + CURRENT if step < LAYERS else w + OUTPUT, z, sums)
                 ring += length * ROW
-                gate(layer, x, condition, z + index * ROW)
-                if index < LAYERS - 1:
-                    residual(layer + GATE, z + index * ROW, factor, h)
                 layer += LAYER
-                condition += 2 * ROW
-            skip(w + SKIP, z, s)
-            output(w + OUTPUT, s, o)
-            end(w + END, o, raw)
+                condition += FRAME
+        for row in range(ROWS):
+            rectify(w + SKIP, sums + row * STRIDE, s + row * STRIDE)
+        output(w + OUTPUT, w + END, s, o)
+        end(w + END, w + INPUT, o, raw)
+        for row in range(ROWS):
+            own = scratch[row]
             if logits.shape[1] > 0:
+                found = own[LOGITS:LOGITS + 4 * CODES].view(np.float32)
                 for c in range(logits.shape[2]):
-                    logits[row, i, c] = scratch[LOGITS + (c % COUNT) * 16 + c // COUNT]
-            older = code
+                    logits[row, i, c] = found[(c % COUNT) * 16 + c // COUNT]
             if forced.shape[1] > 0:
                 code = forced[row, i]
             else:
-                exponentials(raw, rate, least, e, sums)
+                exponentials(raw + row * STRIDE, inverse_temperature.ctypes.data + 4 * row, min_p.ctypes.data + 4 * row,
+                             base + E + row * STRIDE, base + LANE_SUMS + row * STRIDE)
                 if uniforms.shape[1] > 0:
                     uniform = uniforms[row, i]
                 else:
                     uniform = philox_uniform(seeds[row], streams[row], np.uint64(t))
-                code = draw_code(exponential, lane_sums, COUNT, uniform)
-            codes[row, i] = code
-            sample = decode[code]
+                code = draw_code(own[E:E + 4 * CODES].view(np.float32), own[LANE_SUMS:LANE_SUMS + 64].view(np.float32),
+                                 COUNT, uniform)
+            sample, older = decode[code], previous[row, 0]
             if ORDER > 0:
-                sample = follow(predicted, sample)
+                sample = follow(own[PREDICTED:PREDICTED + 4].view(np.float32)[0], sample)
                 older = code_of(thresholds, sample)
+            codes[row, i] = code
+            previous[row, 0], previous[row, 1] = code, older
             if KEPT > 0:
                 # Newest first, written twice, so that the window read next lies in one piece.
-                newest = KEPT - 1 - (t + 1) % KEPT
-                history[row, newest] = sample
-                history[row, newest + KEPT] = sample
-        previous[row, 0], previous[row, 1] = code, older
+                place = KEPT - 1 - (t + 1) % KEPT
+                history[row, place] = sample
+                history[row, place + KEPT] = sample
     return 0
