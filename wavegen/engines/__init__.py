@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ PRECISIONS = {"reference": ("auto", "f64", "f32"), "numba": ("auto", "f32", "i16
 
 
 def build_engine(model: Any, engine: str = "auto", precision: str = "auto",
-                 device: str | None = None, ranges: ActivationRanges | None = None,
+                 device: str | None = None, ranges: ActivationRanges | Mapping[str, Any] | None = None,
                  threads: Threads = 1, calibration: Calibration | None = None) -> AbstractEngine:
     """The engine that speaks with a model.
 
@@ -37,8 +38,8 @@ def build_engine(model: Any, engine: str = "auto", precision: str = "auto",
         precision: "auto" or one of `PRECISIONS`. On the numba engine "auto" is the fastest whose
             divergence from float64 is within the model's limit, see `calibration`.
         device: torch device of the reference engine; None is the CPU.
-        ranges: of the activations, for the integer precisions of the numba engine; None lets the
-            model speak for about a second to find them.
+        ranges: of the activations, for the integer precisions of the numba engine, also by the names
+            of their parts; None or an empty mapping lets the model speak for about a second to find them.
         calibration: what each precision costs on this model; None leaves "auto" at float32.
         threads: of the numba engine, 1 or more: rows of a batch are spread over them, and one
             stream is shared by two. "auto" takes more than one only where it pays and cores are
@@ -79,7 +80,8 @@ def _choose(family: str, precision: str, device: str | None) -> tuple[str, str]:
 
 
 def _numba(model: Any, family: str, precision: str, device: str | None,
-           ranges: ActivationRanges | None, threads: Threads, calibration: Calibration | None) -> AbstractEngine:
+           ranges: ActivationRanges | Mapping[str, Any] | None, threads: Threads,
+           calibration: Calibration | None) -> AbstractEngine:
     if family != "wavenet":
         raise EngineUnavailableError(f'the numba engine runs WaveNet only, this model is "{family}"; '
                                      f'use engine="reference"')
@@ -95,6 +97,8 @@ def _numba(model: Any, family: str, precision: str, device: str | None,
     if precision == "auto":
         precision, choice = choose_precision(calibration, speed_order())
         logger.info("precision %s (%s)", precision, choice)
+    if not isinstance(ranges, ActivationRanges):
+        ranges = ActivationRanges(**ranges) if ranges else None
     if precision != "f32" and ranges is None:
         logger.info("no activation ranges come with this model: it speaks for a second to find its own")
         ranges = own_ranges(network, model, lambda: NumbaEngine(network))

@@ -60,7 +60,7 @@ def calibrate(model: str | Path, store: str | Path, out: str | Path, name: str |
                           f"{spec.model.family}")
     if limit is not None and not 0 < limit < math.inf:
         raise ConfigError(f"the limit of the divergence must be above 0, found {limit}")
-    check_audio(spec, data)
+    check_store(spec, data)
     ranges_split, split = _splits(data)
     network = network_of(loaded.model)
     ranges = ranges_of_clips(network, excerpt(loaded.model, data, ranges_split, RANGE_SAMPLES))
@@ -99,7 +99,7 @@ def summary(spec: ModelFolder) -> str:
     return "\n".join(lines)
 
 
-def check_audio(spec: ModelFolder, data: Store) -> None:
+def check_store(spec: ModelFolder, data: Store) -> None:
     """Raise StoreError unless store and model agree on the audio and on what its clips are called."""
     told = spec.model.conditioning
     facts: tuple[tuple[str, Any, Any], ...] = (
@@ -109,8 +109,8 @@ def check_audio(spec: ModelFolder, data: Store) -> None:
         ("speakers", data.speakers, spec.vocabulary.speakers if told.speaker else data.speakers))
     for name, found, wanted in facts:
         if found != wanted:
-            raise StoreError(f'store {data.path} has {name} {found}, the model "{spec.name}" was trained with '
-                             f"{wanted}; prepare a store with the model's recipe")
+            raise StoreError(f'store {data.path} has {name} {_text(found)}, the model "{spec.name}" was trained with '
+                             f"{_text(wanted)}; prepare a store with the model's recipe")
 
 
 def excerpt(model: Any, data: Store, split: str, max_samples: int) -> list[Clip]:
@@ -143,6 +143,10 @@ def _clip(model: Any, data: Store, row: int) -> Clip:
     analysis = lpc.analyze(signal, coefficients, model.hop_length, channels)
     told = ModelConditioning(model, replace(inputs, prediction=torch.from_numpy(coefficients)))
     return analysis.codes[0], told
+
+
+def _text(value: object) -> str:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
 
 
 def _splits(data: Store) -> tuple[str, str]:

@@ -15,8 +15,8 @@ from wavegen import __version__
 from wavegen.data.store import Store
 from wavegen.engines.calibration import divergence
 from wavegen.engines.packing import network_of
-from wavegen.errors import ConfigError, StoreError
-from wavegen.evaluate.calibrate import excerpt
+from wavegen.errors import ConfigError
+from wavegen.evaluate.calibrate import check_store, excerpt
 from wavegen.evaluate.clips import Progress, Spoken, all_requests, recordings, speak_all, spread
 from wavegen.metrics.bits import bits_per_sample
 from wavegen.metrics.clips import ClipCheck, check_clip, rates
@@ -158,19 +158,7 @@ def _engine_bits(synthesizer: Synthesizer, data: Store, split: str) -> dict[str,
 
 
 def _check_fit(synthesizer: Synthesizer, data: Store, store: str | Path, judges: Mapping[str, Judge]) -> None:
-    spec = synthesizer.spec
-    facts: tuple[tuple[str, Any, Any], ...] = (
-        ("sample_rate", data.audio.sample_rate, spec.audio.sample_rate),
-        ("quantization_channels", data.audio.quantization_channels, spec.audio.quantization_channels),
-        ("labels", data.labels, synthesizer.labels or data.labels),
-        ("speakers", data.speakers, synthesizer.speakers or data.speakers),
-    )
-    for name, found, wanted in facts:
-        if found != wanted:
-            raise StoreError(
-                f'store {store} has {name} {_text(found)}, the model "{spec.name}" was trained with '
-                f"{_text(wanted)}; prepare a store with the model's recipe"
-            )
+    check_store(synthesizer.spec, data)
     for name, judge in judges.items():
         if (judge.config.labels, judge.config.speakers) != (data.labels, data.speakers):
             raise ConfigError(
@@ -301,7 +289,3 @@ def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
         else:
             plain[name] = value
     return plain
-
-
-def _text(value: object) -> str:
-    return ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)

@@ -15,7 +15,7 @@ import torch
 from wavegen.audio import io, lpc, mulaw
 from wavegen.checkpoint import LoadedModel, load_model
 from wavegen.config import ModelFolder
-from wavegen.engines import ActivationRanges, ModelConditioning, build_engine
+from wavegen.engines import ModelConditioning, build_engine
 from wavegen.errors import ConfigError
 from wavegen.models import ConditioningInputs
 from wavegen.synth.plan import Plan, Request, clip_samples, pause_samples, plan_clip
@@ -116,8 +116,9 @@ class Synthesizer:
     ) -> None:
         self.spec: ModelFolder = loaded.spec
         self.model = loaded.model
-        ranges = ActivationRanges(**loaded.ranges) if loaded.ranges else None
-        self.engine = build_engine(loaded.model, engine, precision, device, ranges, threads, loaded.spec.calibration)
+        self.engine = build_engine(
+            loaded.model, engine, precision, device, loaded.ranges, threads, loaded.spec.calibration
+        )
         self._report = self._no_report()
 
     @property
