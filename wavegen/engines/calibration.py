@@ -200,5 +200,10 @@ def _some_inputs(model: Any) -> ConditioningInputs:
         return rows % len(tables[kind]) if kind in tables else None
 
     prediction = torch.zeros(1, 1, config.lpc_order) if config.signal_path == "lpc" else None
-    return ConditioningInputs(label=turns("label"), speaker=turns("speaker"),
+    features = None
+    if config.conditioning.features:
+        generator = torch.Generator().manual_seed(OWN_SEED)
+        frames = -(-OWN_SAMPLES // model.hop_length)
+        features = torch.randn(OWN_ROWS, config.conditioning.features, frames, generator=generator)
+    return ConditioningInputs(label=turns("label"), speaker=turns("speaker"), features=features,
                               num_samples=torch.full((OWN_ROWS,), OWN_SAMPLES), prediction=prediction)

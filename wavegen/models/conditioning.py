@@ -50,9 +50,8 @@ class ConditioningInputs:
     @property
     def batch_size(self) -> int:
         """Rows of the conditions, 1 where there are none: they serve a batch of any size."""
-        rows = {name: value.shape[0] for name, value in vars(self).items() if value is not None}
-        rows.pop("prediction", None)  # may be one row for all
-        return next(iter(rows.values()), 1)
+        # The largest, because a prediction may have one row for all.
+        return max((value.shape[0] for value in vars(self).values() if value is not None), default=1)
 
 
 class ConditioningNetwork(nn.Module):
