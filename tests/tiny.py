@@ -9,7 +9,15 @@ import torch
 
 import wavegen
 from wavegen.checkpoint import save_model
-from wavegen.config import AudioConfig, ConditioningConfig, ModelFolder, Vocabulary, WaveNetConfig
+from wavegen.config import (
+    AudioConfig,
+    ConditioningConfig,
+    ModelFolder,
+    VAEConfig,
+    Vocabulary,
+    WaveNetConfig,
+    WGANConfig,
+)
 from wavegen.models import build_model
 
 LABELS, SPEAKERS = ("0", "1", "2"), ("anna", "ben")
@@ -48,6 +56,29 @@ def tiny_spec(conditional: bool = True, name: str = "tiny", **sizes: Any) -> Mod
         vocabulary=vocabulary,
         training={"steps": 3, "validation_bits": 5.5},
     )
+
+
+def tiny_family(family: str, folder: Path, **told: Any) -> Path:
+    """A model folder of a family of fixed windows of 512 samples: wgan, vae, or vae_wavenet.
+
+    Args:
+        told: fields of its conditioning; label by default.
+    """
+    told = {"label": True, "hidden_channels": 4, **told}
+    conv = {"strides": (8, 8), "channels": (8, 8), "residual_layers": 0}
+    decoder: dict[str, Any] = {"family": "conv", "strides": (8, 8), "channels": (8,), "conditioning": told}
+    if family == "vae_wavenet":
+        told |= {"features": 3, "hop_length": 16}
+        decoder = {"family": "wavenet", "residual_channels": 8, "skip_channels": 8, "output_channels": 8,
+                   "dilations": (1, 2, 4), "conditioning": told}
+    if family == "wgan":
+        model: Any = WGANConfig.model_validate({"num_samples": 512, "latent_channels": 5, "channels": (8, 8),
+                                                "strides": (8, 8), "kernel_size": 16, "conditioning": told})
+    else:
+        model = VAEConfig.model_validate({"num_samples": 512, "latent_channels": 3, "encoder": conv,
+                                          "decoder": decoder})
+    spec = tiny_spec(name=folder.name).model_copy(update={"model": model})
+    return save_model(folder, tiny_model(spec), spec)
 
 
 def tiny_model(spec: ModelFolder, seed: int = 0) -> torch.nn.Module:

@@ -80,7 +80,7 @@ def describe_model(name_or_path: str | Path) -> dict[str, Any]:
             round(value / spec.audio.sample_rate, 3)
             for value in (min(q[0] for q in quartiles), max(q[2] for q in quartiles))
         ]
-        if quartiles
+        if quartiles and spec.model.family not in ("wgan", "vae")
         else None,
         "model": spec.model.model_dump(mode="json"),
         "training": spec.training,
@@ -88,6 +88,8 @@ def describe_model(name_or_path: str | Path) -> dict[str, Any]:
     }
     if spec.model.family == "wavenet":
         facts["receptive_field"] = spec.model.receptive_field
+    elif spec.model.family in ("wgan", "vae"):
+        facts["num_samples"] = spec.model.num_samples  # of every clip
     return facts
 
 

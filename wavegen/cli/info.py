@@ -58,6 +58,8 @@ def _model(facts: dict[str, Any]) -> list[str]:
             lines.append(f"{name}: {', '.join(facts[name])}")
     if facts["seconds"]:
         lines.append(f"usual length: {facts['seconds'][0]} to {facts['seconds'][1]} s")
+    if "num_samples" in facts:
+        lines.append(f"clips: {facts['num_samples']} samples, {facts['num_samples'] / facts['sample_rate']:.3f} s")
     if "receptive_field" in facts:
         lines.append(
             f"receptive field: {facts['receptive_field']} samples, "

@@ -113,6 +113,11 @@ class VAE(nn.Module):
         return self.config.encoder.hop_length
 
     @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of the latents of one window, standard normal under the prior."""
+        return self.config.latent_channels, self.config.latent_frames
+
+    @property
     def is_one_pass(self) -> bool:
         """Whether the decoder gives a window at once; otherwise an engine speaks it code after code."""
         return isinstance(self.decoder, ConvDecoder)

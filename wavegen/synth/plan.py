@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 
-from wavegen.config import ModelFolder
+from wavegen.config import ModelConfig, ModelFolder
 from wavegen.engines import uniform
 from wavegen.errors import ConfigError
 
@@ -26,11 +26,13 @@ class Request:
         label: what is said; a sequence of labels is said one after the other. None for a model
             without labels.
         speaker: None for a model without speakers.
-        seconds: intended length (of each label); None draws a usual one.
+        seconds: intended length (of each label); None draws a usual one. A model of fixed windows gives
+            the beginning of one, and without it a whole one.
         seed: in [0, 2**64); the same request gives the same samples.
         clip: number of the clip; clips of one seed differ by it and by nothing else.
-        temperature: above 0; below 1 is safer and duller.
-        min_p: in [0, 1); codes less likely than this share of the likeliest are never drawn.
+        temperature: above 0; below 1 is safer and duller. A one-pass model scales its noise with it.
+        min_p: in [0, 1); codes less likely than this share of the likeliest are never drawn. 0 for a
+            one-pass model, which draws no codes.
     """
 
     label: str | int | Sequence[str | int] | None = None
@@ -75,6 +77,16 @@ def plan_clip(request: Request, spec: ModelFolder) -> tuple[Plan, ...]:
     return tuple(_plan_label(request, spec, label, speaker, place) for place, label in enumerate(labels))
 
 
+def is_one_pass(config: ModelConfig) -> bool:
+    """Whether a model gives a clip at once, and not code after code."""
+    return config.family == "wgan" or (config.family == "vae" and config.decoder.family == "conv")
+
+
+def window_samples(config: ModelConfig) -> int | None:
+    """Length of the windows of a model that knows no other; None for one that speaks on."""
+    return config.num_samples if config.family in ("wgan", "vae") else None
+
+
 def split_labels(text: str | None, known: Sequence[str]) -> str | list[str] | None:
     """A label as typed: one of the known ones as it stands, else a sequence with commas between.
 
@@ -101,11 +113,20 @@ def _plan_label(request: Request, spec: ModelFolder, label: str | None, speaker:
     label_id = None if label is None else vocabulary.label_id(label)
     speaker_id = None if speaker is None else vocabulary.speaker_id(speaker)
     seed, stream = int(request.seed), int(request.clip) + place * LABEL_STREAM
+    window, rate = window_samples(spec.model), spec.audio.sample_rate
     if request.seconds is not None:
-        intended = round(request.seconds * spec.audio.sample_rate)
+        intended = round(request.seconds * rate)
+    elif window is not None:
+        intended = window
     else:
         intended = _usual_samples(spec, label_id, speaker_id, seed, stream)
     tail = round(TAIL_SECONDS * spec.audio.sample_rate) if conditioning.progress_steps else 0
+    if window is not None and intended > window:
+        raise ConfigError(f'seconds is {request.seconds}, but the clips of model "{spec.name}" are {window / rate:g} s '
+                          f"({window} samples) long; ask for no more")
+    if request.min_p and is_one_pass(spec.model):
+        raise ConfigError(f'min_p is {request.min_p}, but model "{spec.name}" gives a clip at once and draws no codes; '
+                          "leave it out")
     if intended < 1:
         raise ConfigError(f"seconds is {request.seconds}, less than one sample at {spec.audio.sample_rate} Hz")
     return Plan(

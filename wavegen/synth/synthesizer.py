@@ -7,21 +7,23 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
 
-from wavegen.audio import io, lpc, mulaw
+from wavegen.audio import io, levels, lpc, mulaw
 from wavegen.checkpoint import LoadedModel, load_model
 from wavegen.config import ModelFolder
-from wavegen.engines import ModelConditioning, build_engine
+from wavegen.engines import AbstractEngine, ModelConditioning, build_engine
 from wavegen.errors import ConfigError
 from wavegen.models import ConditioningInputs
-from wavegen.synth.plan import Plan, Request, clip_samples, pause_samples, plan_clip
+from wavegen.synth.one_pass import OnePassEngine, draw_latents
+from wavegen.synth.plan import Plan, Request, clip_samples, is_one_pass, pause_samples, plan_clip, window_samples
 
 BLOCK_SAMPLES = 4096  # an engine call: long enough to cost nothing, short enough to interrupt
 MAX_ROWS = 16  # rows of an engine's batch
+CUT_FADE_MS = 10.0  # where a window is not given to its end
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +117,18 @@ class Synthesizer:
         threads: int | str = 1,
     ) -> None:
         self.spec: ModelFolder = loaded.spec
-        self.model = loaded.model
-        self.engine = build_engine(
-            loaded.model, engine, precision, device, loaded.ranges, threads, loaded.spec.calibration
-        )
+        self.model: Any = loaded.model
+        # A vae may speak through a WaveNet: the engine then runs that, told the latents as features.
+        one_pass = is_one_pass(loaded.spec.model)
+        self._network = loaded.model.decoder if loaded.spec.model.family == "vae" and not one_pass else loaded.model
+        self.engine: AbstractEngine | OnePassEngine
+        if one_pass:
+            channels = loaded.spec.audio.quantization_channels
+            self.engine = OnePassEngine(loaded.model, channels, engine, precision, device)
+        else:
+            self.engine = build_engine(
+                self._network, engine, precision, device, loaded.ranges, threads, loaded.spec.calibration
+            )
         self._report = self._no_report()
 
     @property
@@ -217,13 +227,38 @@ class Synthesizer:
             for number, plans in enumerate(clips)
         ]
 
+    def decode(self, latents: Sequence[torch.Tensor], requests: Sequence[Request]) -> list[AudioChunk]:
+        """The clip of each request, from latents that are given instead of drawn.
+
+        Args:
+            latents: float (Z,), or (C, F) whose F says how long the clip is, on the CPU; one for each request.
+            requests: with one label each; `seconds` and the seed of the latents play no part.
+
+        Raises:
+            ConfigError: a request does not fit the model, or the model has no latents.
+            BadInputError: latents of another shape, or not finite.
+        """
+        if self.spec.model.family not in ("wgan", "vae"):
+            raise ConfigError(f'model "{self.spec.name}" is a {self.spec.model.family}, which has no latents to decode')
+        clips = []
+        self._report = self._no_report()
+        for given, request in zip(latents, requests, strict=True):
+            (plan,) = plan_clip(replace(request, seconds=None), self.spec)
+            # A sequence of latents may be several windows long.
+            windows = given.shape[1] / self.model.latent_shape[1] if given.ndim == 2 else 1
+            num_samples = round(plan.num_samples * windows)
+            plan = replace(plan, intended_samples=num_samples, num_samples=num_samples)
+            blocks = list(self._blocks([plan], BLOCK_SAMPLES, [given[None].float()]))
+            clips.append(AudioChunk(np.concatenate([block[0] for block in blocks]), self.sample_rate))
+        return clips
+
     def stream(
         self,
         label: str | int | Sequence[str | int] | None = None,
         speaker: str | int | None = None,
         seconds: float | None = None,
         *,
-        chunk_samples: int = BLOCK_SAMPLES,
+        chunk_samples: int | None = None,
         seed: int = 0,
         clip: int = 0,
         temperature: float = 1.0,
@@ -232,15 +267,19 @@ class Synthesizer:
         """The clip `generate` would give, chunk by chunk as it is spoken, whatever its length.
 
         Args:
-            chunk_samples: samples of each chunk but the last; it does not change the audio.
+            chunk_samples: samples of each chunk but the last; it does not change the audio. None: 4096, or the
+                whole clip of a model that gives it at once.
 
         Raises:
             ConfigError: at the call, not at the first chunk.
         """
         return self.stream_request(Request(label, speaker, seconds, seed, clip, temperature, min_p), chunk_samples)
 
-    def stream_request(self, request: Request, chunk_samples: int = BLOCK_SAMPLES) -> Iterator[AudioChunk]:
+    def stream_request(self, request: Request, chunk_samples: int | None = None) -> Iterator[AudioChunk]:
         """`stream` of a request."""
+        if chunk_samples is None:
+            chunk_samples = window_samples(self.spec.model) if isinstance(self.engine, OnePassEngine) else None
+            chunk_samples = chunk_samples or BLOCK_SAMPLES
         if isinstance(chunk_samples, bool) or not isinstance(chunk_samples, int) or chunk_samples < 1:
             raise ConfigError(f"chunk_samples must be a whole number of at least 1, found {chunk_samples!r}")
         plans = plan_clip(request, self.spec)
@@ -265,10 +304,14 @@ class Synthesizer:
             for block in self._blocks([plan], block_samples):
                 yield block[0]
 
-    def _blocks(self, plans: Sequence[Plan], block_samples: int) -> Iterator[np.ndarray]:
-        """Waveforms float32 (B, n) of the rows, n adding up to the longest row."""
+    def _blocks(self, plans: Sequence[Plan], block_samples: int,
+                latents: Sequence[torch.Tensor] | None = None) -> Iterator[np.ndarray]:
+        """Waveforms float32 (B, n) of the rows, n adding up to the longest row; `latents` (1, ...) are else drawn."""
+        if isinstance(self.engine, OnePassEngine):
+            yield self._at_once(self.engine, plans, latents)
+            return
         begin = time.perf_counter()
-        conditioning = self._conditioning(plans)
+        conditioning = self._conditioning(plans, latents)
         decode = self._decoder(len(plans), conditioning)
         state = self.engine.start(
             batch_size=len(plans),
@@ -289,16 +332,39 @@ class Synthesizer:
             done, remaining = done + num_samples, remaining - num_samples
             begin = time.perf_counter()
 
-    def _conditioning(self, plans: Sequence[Plan]) -> ModelConditioning | None:
+    def _at_once(self, engine: OnePassEngine, plans: Sequence[Plan],
+                 latents: Sequence[torch.Tensor] | None) -> np.ndarray:
+        """The clips of a one-pass model: float32 (B, the longest), silence behind the shorter ones."""
+        begin = time.perf_counter()
+        waveforms = np.zeros((len(plans), max(plan.num_samples for plan in plans)), np.float32)
+        for row, plan in enumerate(plans):
+            given = latents[row] if latents else draw_latents(self.model, plan.seed, plan.stream, plan.temperature)
+            window = engine.generate(given, plan.label_id, plan.speaker_id)
+            clip = window[: plan.num_samples]
+            if len(clip) < len(window):
+                clip = levels.fade(clip, self.sample_rate, 0.0, CUT_FADE_MS)
+            waveforms[row, : len(clip)] = clip
+        self._report += replace(self._no_report(), num_samples=sum(plan.num_samples for plan in plans),
+                                wall_seconds=time.perf_counter() - begin)
+        return waveforms
+
+    def _conditioning(self, plans: Sequence[Plan],
+                      latents: Sequence[torch.Tensor] | None) -> ModelConditioning | None:
         told = self.spec.model.conditioning
-        if not (told.label or told.speaker or told.progress_steps):
+        if not (told.label or told.speaker or told.progress_steps or self._network is not self.model):
             return None
+        features = None
+        if self._network is not self.model:
+            # The temperature is that of the codes.
+            drawn = latents or [draw_latents(self.model, plan.seed, plan.stream) for plan in plans]
+            features = self.model.features(torch.cat([*drawn]))
         inputs = ConditioningInputs(
             label=torch.tensor([plan.label_id for plan in plans]) if told.label else None,
             speaker=torch.tensor([plan.speaker_id for plan in plans]) if told.speaker else None,
             num_samples=torch.tensor([plan.intended_samples for plan in plans]),
+            features=features,
         )
-        return ModelConditioning(self.model, inputs)
+        return ModelConditioning(self._network, inputs)
 
     def _decoder(self, batch_size: int, conditioning: ModelConditioning | None) -> Callable[[np.ndarray], np.ndarray]:
         """Codes (B, n) to waveforms (B, n), block after block."""
