@@ -34,7 +34,7 @@ KINDS = {  # name: objective, in-bin noise
 SETTINGS = [  # no critic of spectrograms: in their space nothing is discrete
     "model.num_samples=4096", "model.channels=[128,64,32,16,8]", "training.samples_per_batch=65536",
     "training.ema_decay=0",  # the generator that the critic scores is the one that is judged
-    "training.optimizer.adamw_lr=0.0005", "training.optimizer.flat_fraction=1",
+    "training.optimizer.flat_fraction=1",
     "training.adversarial.critic.channels=[8,16,32,64,128]", "training.adversarial.spectral=[]"]
 SKIPPED = 0.2  # of the training, before estimates are compared
 FIGURES = {"distance": "validation/validation_distance", "training_distance": "train/distance",
@@ -48,7 +48,7 @@ def main() -> int:
     parser.add_argument("--judge", type=Path, required=True, help="folder of judges")
     parser.add_argument("--out", type=Path, required=True, help="JSON to write, or to continue")
     parser.add_argument("--plot", type=Path, help="picture to draw")
-    parser.add_argument("--steps", type=int, default=800, help="of the generator")
+    parser.add_argument("--steps", type=int, default=1000, help="of the generator")
     parser.add_argument("--checkpoints", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
