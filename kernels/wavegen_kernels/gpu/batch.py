@@ -17,23 +17,24 @@ in the last bit on the height of the tile, which decides the tensor-core instruc
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from wavegen_kernels import philox
 from wavegen_kernels.gpu.blocks import dot, draw, gate, output_layers, philox_uniform, tanh_exact
 from wavegen_kernels.gpu.memory import Memory
 from wavegen_kernels.gpu.pack import Packed
 
 
 @triton.jit
-def dilated_gate(u, v, x, weights, TAP: tl.constexpr, R: tl.constexpr):
-    """Both halves (u, v) plus the product of one tap x (ROWS, R) with W_TAP."""
-    channels = tl.arange(0, R)
-    square = TAP * (2 * R * R) + channels[:, None] * R + channels[None, :]
-    u = dot(x, tl.load(weights + square), u)
-    v = dot(x, tl.load(weights + R * R + square), v)
+def dilated_gate(u, v, x, weights, TAP: tl.constexpr, R: tl.constexpr, PARTS: tl.constexpr):
+    """Both halves (u, v) of a part of the gate plus the product of one tap x (ROWS, R) with W_TAP."""
+    block = TAP * (2 * R * R) + tl.arange(0, R)[:, None] * R + tl.arange(0, R // PARTS)[None, :]
+    u = dot(x, tl.load(weights + block), u)
+    v = dot(x, tl.load(weights + R * R + block), v)
     return u, v
 
 
@@ -48,7 +49,7 @@ def generate_kernel(
     hop: tl.int32,
     LAYERS: tl.constexpr, KERNEL: tl.constexpr, R: tl.constexpr, CHUNK: tl.constexpr, SKIPS: tl.constexpr,
     OUTPUTS: tl.constexpr, CODES: tl.constexpr, EMBEDDINGS: tl.constexpr, TAPS: tl.constexpr,
-    SQUASH: tl.constexpr, ROWS: tl.constexpr, SHARED_TABLE: tl.constexpr, DRAW: tl.constexpr,
+    SQUASH: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr, SHARED_TABLE: tl.constexpr, DRAW: tl.constexpr,
     LOGITS: tl.constexpr, FAST: tl.constexpr, STAGES: tl.constexpr,
 ):
     """Advance ROWS rows by `num_samples`; see `generate` for the arguments."""
@@ -58,8 +59,9 @@ def generate_kernel(
     if tl.max(live.to(tl.int32), 0) == 0:
         return
     channels, columns, code_columns = tl.arange(0, R), tl.arange(0, CHUNK), tl.arange(0, CODES)
-    square = channels[:, None] * R + channels[None, :]
-    tall = channels[:, None] * CHUNK + columns[None, :]
+    inner = tl.arange(0, R // PARTS)
+    tall = inner[:, None] * CHUNK + columns[None, :]
+    flat = inner[:, None] * R + channels[None, :]
     dtype = gate_weight.dtype.element_ty
     wide_batch = batch.to(tl.int64)
     wide_rows = rows.to(tl.int64)
@@ -89,41 +91,49 @@ def generate_kernel(
         if SQUASH:
             h = tanh_exact(h)
         if SHARED_TABLE:
-            frame = table + ((shared_start + i) // hop) * (LAYERS * 2 * R) + channels[None, :]
+            frame = table + ((shared_start + i) // hop) * (LAYERS * 2 * R) + inner[None, :]
         else:
             # A row beyond the batch reads the first frame, so that no address leaves the table.
             offset = tl.where(exists, (frame_start + i) // hop, 0).to(tl.int64)
-            frame = (row_table + offset * (LAYERS * 2 * R))[:, None] + channels[None, :]
+            frame = (row_table + offset * (LAYERS * 2 * R))[:, None] + inner[None, :]
 
         skip = ()
         for j in tl.static_range(SKIPS):
             skip = skip + (tl.zeros((ROWS, CHUNK), tl.float32) + tl.load(skip_bias + j * CHUNK + columns)[None, :],)
-        for layer in tl.range(0, LAYERS, num_stages=STAGES):
+        x = h.to(dtype)
+        for step in tl.range(0, LAYERS * PARTS, num_stages=STAGES):
+            layer, part = step // PARTS, step % PARTS
             distance, mask = tl.load(dilation + layer), tl.load(ring_mask + layer)
             ring = rings + tl.load(ring_start + layer) * wide_batch * R
             place = wide_rows[:, None] * R + channels[None, :]
-            x = h.to(dtype)
-            u = tl.zeros((ROWS, R), tl.float32) + tl.load(frame + layer * (2 * R))
-            v = tl.zeros((ROWS, R), tl.float32) + tl.load(frame + layer * (2 * R) + R)
-            weights = gate_weight + layer * (KERNEL * 2 * R * R)
+            if PARTS == 1:
+                x = h.to(dtype)
+                h = h * residual_scale + tl.load(residual_bias + layer * R + channels)[None, :]
+            elif part == 0:
+                x = h.to(dtype)
+                h = h * residual_scale + tl.load(residual_bias + layer * R + channels)[None, :]
+            u = tl.zeros((ROWS, R // PARTS), tl.float32) + tl.load(frame + layer * (2 * R) + part * (R // PARTS))
+            v = tl.zeros((ROWS, R // PARTS), tl.float32) + tl.load(frame + layer * (2 * R) + R + part * (R // PARTS))
+            weights = gate_weight + layer * (KERNEL * 2 * R * R) + part * (R // PARTS)
             for j in tl.static_range(KERNEL - 1):
                 slot = (tick + i - (KERNEL - 1 - j) * distance) & mask
                 tap = tl.load(ring + slot.to(tl.int64) * wide_batch * R + place, mask=exists[:, None], other=0.0)
-                u, v = dilated_gate(u, v, tap, weights, KERNEL - 1 - j, R)
-            # The oldest tap has been read: where it fills the ring, its slot takes the newest input.
+                u, v = dilated_gate(u, v, tap, weights, KERNEL - 1 - j, R, PARTS)
+            # The oldest tap has been read by all parts: where it fills the ring, its slot takes the newest input.
             slot = (tick + i) & mask
-            tl.store(ring + slot.to(tl.int64) * wide_batch * R + place, x, mask=exists[:, None])
-            u, v = dilated_gate(u, v, x, weights, 0, R)
+            tl.store(ring + slot.to(tl.int64) * wide_batch * R + place, x,
+                     mask=exists[:, None] & (part == PARTS - 1))
+            u, v = dilated_gate(u, v, x, weights, 0, R, PARTS)
             z = gate(u, v, FAST).to(dtype)
             sums = ()
             for j in tl.static_range(SKIPS):
-                weight = tl.load(skip_weight + (layer * SKIPS + j) * (R * CHUNK) + tall)
+                weight = tl.load(skip_weight + ((layer * SKIPS + j) * R + part * (R // PARTS)) * CHUNK + tall)
                 sums = sums + (dot(z, weight, skip[j]),)
             skip = sums
-            h = h * residual_scale + tl.load(residual_bias + layer * R + channels)[None, :]
-            h = dot(z, tl.load(residual + layer * (R * R) + square), h)
+            h = dot(z, tl.load(residual + (layer * R + part * (R // PARTS)) * R + flat), h)
 
-        logits = output_layers(skip, output_weight, output_bias, end_weight, end_bias, CHUNK, SKIPS, OUTPUTS, CODES)
+        logits = output_layers(skip, output_weight, output_bias, end_weight, end_bias, CHUNK, SKIPS, OUTPUTS, CODES,
+                               STAGES)
         place_out = wide_rows * num_samples + i
         if LOGITS:
             tl.store(logits_out + place_out[:, None] * CODES + code_columns[None, :], logits, mask=exists[:, None])
@@ -150,7 +160,7 @@ def generate_kernel(
 
 def generate(packed: Packed, memory: Memory, table: Tensor, hop: int, position: int, codes: Tensor,
              logits: Tensor | None = None, uniforms: Tensor | None = None, forced: bool = False, rows: int = 16,
-             fast: bool = False, warps: int = 8, stages: int = 2) -> None:
+             parts: int = 1, fast: bool = False, warps: int = 8, stages: int = 2) -> None:
     """Advance every row of `memory` by codes.shape[1] samples, all on `packed.device`.
 
     Args:
@@ -163,6 +173,7 @@ def generate(packed: Packed, memory: Memory, table: Tensor, hop: int, position: 
         uniforms: float32 (B, n) in [0, 1), drawn with instead of Philox.
         forced: take the codes as given instead of drawing them.
         rows: height of a tile: 16, 32, 64 or 128.
+        parts: in which a layer's channels are worked on, so that fewer weights are in flight.
         fast: the approximate tanh of the hardware, off by 2^-11.
         warps, stages: of a program; layers' weights in flight.
     """
@@ -181,5 +192,75 @@ def generate(packed: Packed, memory: Memory, table: Tensor, hop: int, position: 
         memory.active, memory.origin, table, memory.table_row, memory.table_origin, memory.seeds, memory.streams,
         memory.inverse_temperature, memory.min_p, nothing if uniforms is None else uniforms, codes,
         nothing if logits is None else logits, packed.residual_scale, position, codes.shape[1], batch,
-        table.shape[1], hop, **sizes.constants, ROWS=rows, SHARED_TABLE=table.shape[0] == 1, DRAW=draw_with,
+        table.shape[1], hop, **sizes.constants, ROWS=rows, PARTS=parts, SHARED_TABLE=table.shape[0] == 1, DRAW=draw_with,
         LOGITS=logits is not None, FAST=fast, STAGES=stages, num_warps=warps)
+
+
+def generate_ref(packed: Packed, memory: Memory, table: Tensor, hop: int, position: int, codes: Tensor,
+                 logits: Tensor | None = None, uniforms: Tensor | None = None, forced: bool = False) -> None:
+    """`generate` in plain torch, with the same roundings of what enters a product; advances inactive rows as well."""
+    sizes, width = packed.sizes, packed.sizes.residual
+    own = position - memory.origin
+    if uniforms is None:
+        numbers = [tensor.cpu().numpy().view(np.uint64)[:, None] for tensor in (memory.seeds, memory.streams)]
+        times = own.cpu().numpy()[:, None] + np.arange(codes.shape[1])
+        uniforms = torch.from_numpy(philox.uniform(*numbers, times)).to(codes.device)
+    frame_start, row = position - memory.table_origin, memory.table_row.long()
+    for i in range(codes.shape[1]):
+        h = embed_ref(packed, memory, position + i)
+        frame = table[row, (frame_start + i) // hop]
+        skip = packed.skip_bias.expand(len(codes), -1)
+        for layer, dilation in enumerate(packed.dilations):
+            ring = packed.ring(memory.rings, layer)
+            x, a = h.to(packed.dtype), frame[:, layer]
+            for k in reversed(range(sizes.kernel_size)):
+                tap = ring[(position + i - k * dilation) % len(ring)] if k else x
+                a = a + torch.cat([tap.float() @ half.float() for half in packed.gate[layer, k]], 1)
+            ring[(position + i) % len(ring)] = x
+            z = (torch.tanh(a[:, :width]) * torch.sigmoid(a[:, width:])).to(packed.dtype).float()
+            skip = skip + torch.cat([z @ chunk.float() for chunk in packed.skip[layer]], 1)
+            h = h * packed.residual_scale + packed.residual_bias[layer] + z @ packed.residual[layer].float()
+        result = output_layers_ref(packed, skip)
+        if logits is not None:
+            logits[:, i] = result
+        if not forced:
+            drawn = draw_ref(result, uniforms[:, i], memory.inverse_temperature, memory.min_p)
+            codes[:, i] = torch.where(memory.active != 0, drawn, codes[:, i])
+        remember_ref(packed, memory, position + i, codes[:, i])
+
+
+def embed_ref(packed: Packed, memory: Memory, tick: int) -> Tensor:
+    """What enters the first layer at a tick, float32 (B, R)."""
+    sizes = packed.sizes
+    previous = memory.previous.long()
+    h = sum(packed.embedding[k][previous[:, k]] for k in range(sizes.embeddings))
+    if sizes.taps:
+        newest = sizes.taps - 1 - tick % sizes.taps
+        h = h + memory.history[:, newest:newest + sizes.taps].float() @ packed.taps.float()
+    return torch.tanh(h) if sizes.input_tanh else h
+
+
+def output_layers_ref(packed: Packed, skip: Tensor) -> Tensor:
+    """Logits float32 (..., CODES) from skip sums (..., SKIPS * CHUNK)."""
+    sizes = packed.sizes
+    weight = packed.output.float().transpose(1, 2).reshape(sizes.skips * sizes.chunk, sizes.outputs * sizes.chunk)
+    hidden = torch.relu(torch.relu(skip).to(packed.dtype).float() @ weight + packed.output_bias)
+    return hidden.to(packed.dtype).float() @ packed.end.float().flatten(0, 1) + packed.end_bias
+
+
+def draw_ref(logits: Tensor, uniforms: Tensor, inverse_temperature: Tensor, min_p: Tensor) -> Tensor:
+    """`blocks.draw`: codes int32 (B,) from logits (B, CODES)."""
+    p = torch.exp((logits - logits.amax(1, keepdim=True)) * inverse_temperature[:, None])
+    p = torch.where(p < min_p[:, None], 0.0, p)
+    beyond = (p.cumsum(1) > (uniforms * p.sum(1))[:, None]) & (p > 0)
+    last = p.shape[1] - 1 - (p > 0).flip(1).int().argmax(1)
+    return torch.where(beyond.any(1), beyond.int().argmax(1), last).int()
+
+
+def remember_ref(packed: Packed, memory: Memory, tick: int, codes: Tensor) -> None:
+    """Let the codes of a tick be the latest."""
+    taps = packed.sizes.taps
+    memory.previous[:] = torch.stack([codes, memory.previous[:, 0]], 1)
+    if taps:
+        newest = taps - 1 - (tick + 1) % taps
+        memory.history[:, [newest, newest + taps]] = packed.decoded[codes.long(), None].to(memory.history.dtype)

@@ -36,8 +36,8 @@ def philox_uniform(seed, stream, t):
 
 @triton.jit
 def tanh_exact(x):
-    """tanh(x) to a few float32 roundings."""
-    e = tl.exp(2.0 * tl.minimum(tl.maximum(x, -15.0), 15.0))
+    """tanh(x) to a few float32 roundings of 1."""
+    e = tl.exp(2.0 * tl.minimum(x, 15.0))
     return (e - 1.0) / (e + 1.0)
 
 
@@ -52,15 +52,35 @@ def tanh_fast(x):
 
 
 @triton.jit
+def exp2(x):
+    """2^x to two roundings, without the care for results below 2^-126."""
+    if INTERPRETED:
+        return tl.exp2(x)
+    else:
+        return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=r,r", [x], dtype=tl.float32,
+                                         is_pure=True, pack=1)
+
+
+@triton.jit
+def reciprocal(x):
+    """1 / x to one rounding, for 2^-126 < x < 2^126."""
+    if INTERPRETED:
+        return 1.0 / x
+    else:
+        return tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=r,r", [x], dtype=tl.float32,
+                                         is_pure=True, pack=1)
+
+
+@triton.jit
 def gate(u, v, FAST: tl.constexpr):
     """tanh(u) sigmoid(v) in float32; FAST takes `tanh_fast`, of which the sigmoid is one too."""
     if FAST:
         return tanh_fast(u) * (0.5 * tanh_fast(0.5 * v) + 0.5)
     else:
-        # Two exponentials and one division for both. The clamps keep every product finite.
-        e = tl.exp(2.0 * tl.minimum(tl.maximum(u, -15.0), 15.0))
-        f = tl.exp(tl.minimum(-v, 30.0))
-        return (e - 1.0) / ((e + 1.0) * (1.0 + f))
+        # Two exponentials and one division for both; the clamps keep every product finite.
+        e = exp2(tl.minimum(u * 2.8853900817779268, 43.0))  # e^2u
+        f = exp2(tl.minimum(v * -1.4426950408889634, 43.0))  # e^-v
+        return (e - 1.0) * reciprocal((e + 1.0) * (f + 1.0))
 
 
 @triton.jit
@@ -73,12 +93,14 @@ def dot(x, weights, total):
 
 @triton.jit
 def output_layers(skip, output_weight, output_bias, end_weight, end_bias,
-                  CHUNK: tl.constexpr, SKIPS: tl.constexpr, OUTPUTS: tl.constexpr, CODES: tl.constexpr):
+                  CHUNK: tl.constexpr, SKIPS: tl.constexpr, OUTPUTS: tl.constexpr, CODES: tl.constexpr,
+                  STAGES: tl.constexpr):
     """Logits (ROWS, CODES) = W_end relu(W_out relu(skip) + b) + b.
 
     Args:
         skip: tuple of SKIPS float32 tiles (ROWS, CHUNK), the bias included.
         output_weight: (SKIPS, OUTPUTS, CHUNK, CHUNK), end_weight: (OUTPUTS, CHUNK, CODES).
+        STAGES: 2 and more load the next chunk's weights while this one's are used.
     """
     dtype = output_weight.dtype.element_ty
     columns, codes = tl.arange(0, CHUNK), tl.arange(0, CODES)
@@ -89,7 +111,7 @@ def output_layers(skip, output_weight, output_bias, end_weight, end_bias,
         hidden = hidden + (tl.maximum(skip[i], 0.0).to(dtype),)
     zero = tl.zeros_like(skip[0])
     logits = tl.zeros((skip[0].shape[0], CODES), tl.float32) + tl.load(end_bias + codes)[None, :]
-    for j in tl.static_range(OUTPUTS):
+    for j in tl.range(0, OUTPUTS, num_stages=STAGES):
         output = zero + tl.load(output_bias + j * CHUNK + columns)[None, :]
         for i in tl.static_range(SKIPS):
             output = dot(hidden[i], tl.load(output_weight + (i * OUTPUTS + j) * (CHUNK * CHUNK) + square), output)

@@ -98,6 +98,12 @@ class Packed:
     def ring_lengths(self) -> list[int]:
         return ring_lengths(self.dilations, self.sizes.kernel_size)
 
+    def ring(self, rings: Tensor, layer: int) -> Tensor:
+        """A layer's view (length, B, R) of the rings of all layers."""
+        lengths = self.ring_lengths
+        start = sum(lengths[:layer])
+        return rings[start:start + lengths[layer]]
+
 
 def power_of_two(value: int, least: int = 1) -> int:
     """The least power of two not below either."""
