@@ -6,6 +6,7 @@ imported only on request.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import platform
@@ -95,11 +96,27 @@ def describe_model(name_or_path: str | Path) -> dict[str, Any]:
 
 def _engines() -> dict[str, dict[str, Any]]:
     """For each engine whether it can run here, and if not, why not."""
-    torch, numba = _version("torch"), _version("numba")
+    torch, numba, triton = _version("torch"), _version("numba"), _version("triton")
+    gpus = _gpus()
     return {
         "reference": _state(torch is not None, "any device torch can use", "torch is not installed"),
         "numba": _state(numba is not None and torch is not None, "any CPU", "numba is not installed"),
+        "triton": _state(torch is not None and triton is not None and gpus > 0,
+                         f"{gpus} NVIDIA GPU{'s' * (gpus > 1)}, of compute capability 8.0 or newer",
+                         "triton is not installed" if triton is None else "no NVIDIA GPU"),
     }
+
+
+def _gpus() -> int:
+    """NVIDIA GPUs the driver knows, asked without torch; 0 where there is no driver."""
+    count = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+            return 0
+    except (OSError, AttributeError):
+        return 0
+    return count.value
 
 
 def _state(usable: bool, note: str, reason: str) -> dict[str, Any]:

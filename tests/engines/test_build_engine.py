@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -56,6 +57,31 @@ def test_an_explicit_engine_never_falls_back(model, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(EngineUnavailableError, match="finds no NVIDIA GPU"):
         build_engine(model, "reference", device="cuda")
+
+
+def test_the_gpu_engine_says_what_is_missing(model, monkeypatch, caplog):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EngineUnavailableError, match='runs WaveNet only, this model is "rnn"'):
+        build_engine(make_rnn(), "triton")
+    with pytest.raises(EngineUnavailableError, match="needs an NVIDIA GPU, and torch finds none here"):
+        build_engine(model, "triton")
+    with pytest.raises(EngineUnavailableError, match='NVIDIA GPUs only, not on device "cpu"'):
+        build_engine(model, "triton", device="cpu")
+    with pytest.raises(ConfigError, match='no device "cuda1"'):
+        build_engine(model, "triton", device="cuda1")
+    with pytest.raises(ConfigError, match='the triton engine has no precision "i8"'):
+        build_engine(model, "triton", "i8")
+    with pytest.raises(ConfigError, match="runs on the threads torch is set to"):
+        build_engine(model, "triton", threads=2)
+    with pytest.raises(EngineUnavailableError, match="finds no NVIDIA GPU"), \
+            caplog.at_level(logging.INFO, logger="wavegen.engines"):
+        build_engine(model, "auto", device="cuda")
+    assert 'the only engine that runs on device "cuda": the triton engine needs an NVIDIA GPU' in caplog.text
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "wavegen.engines.triton_engine", raising=False)
+    with pytest.raises(EngineUnavailableError, match="needs the package triton, which exists for Linux only"):
+        build_engine(model, "triton")
 
 
 def test_kernels_can_be_forced_by_the_environment(model, monkeypatch):

@@ -10,7 +10,8 @@ import torch
 
 from networks import make_wavenet, random_codes
 from wavegen.engines.packing import network_of
-from wavegen_kernels.gpu import batch, memory, pack, prefill
+from wavegen.engines.triton_engine import pack_network
+from wavegen_kernels.gpu import batch, memory, prefill
 
 ODD = {"residual": 24, "skip": 37, "output": 19, "dilations": (1, 4, 3), "kernel_size": 3,
        "quantization_channels": 100, "input_taps": 5, "input_tanh": True, "residual_scale": 0.8, "skip_scale": 0.4}
@@ -22,9 +23,7 @@ TOLERANCE = {"f16": 2e-3, "bf16": 5e-2, "f32": 1e-5}
 
 
 def packed_of(shape, precision):
-    network = network_of(make_wavenet(**shape))
-    return pack.pack(network.parameters, network.dilations, network.decoded, network.residual_scale,
-                     network.skip_scale, network.input_tanh, DTYPES[precision])
+    return pack_network(network_of(make_wavenet(**shape)), DTYPES[precision], "cpu")
 
 
 def begun(packed, rows, tick=0, silence=5):

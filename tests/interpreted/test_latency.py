@@ -15,9 +15,10 @@ from networks import make_uniforms, make_wavenet
 from wavegen.engines import TableConditioning, build_engine
 from wavegen.engines.packing import network_of
 from wavegen.engines.sampling import margin
+from wavegen.engines.triton_engine import pack_network
 from wavegen_kernels.gpu import batch, latency
 from wavegen_kernels.gpu.memory import make_memory
-from wavegen_kernels.gpu.pack import pack, pack_frames
+from wavegen_kernels.gpu.pack import pack_frames
 
 H200 = {"shared_limit": 232_448, "multiprocessors": 132}
 HOP = 5
@@ -32,8 +33,7 @@ class Case:
         sizes = {"residual": 16, "skip": 32, "output": 32, "dilations": (1, 2, 4, 1, 2)} | options
         self.model = make_wavenet(**sizes)
         network = self.network = network_of(self.model)
-        self.packed = pack(network.parameters, network.dilations, network.decoded, network.residual_scale,
-                           network.skip_scale, network.input_tanh, dtype)
+        self.packed = pack_network(network, dtype, "cpu")
         noise = np.random.default_rng(5).normal(0, 0.3, (1 if shared else batch_size, 3, 1, 1))
         self.frames = (network.parameters["dilated_bias"][None, None] + noise).astype(np.float32)
         self.table = torch.from_numpy(pack_frames(self.frames, self.packed.sizes.residual))

@@ -44,7 +44,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="Recipe, such as recipes/fsdd/wavenet.yaml.")]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A bundled model such as digits, or a model folder.")]
 StoreFolder = Annotated[Path, typer.Option("--store", metavar="STORE", help="Store made by `wavegen prepare`.")]
-Engine = Annotated[str, typer.Option("--engine", metavar="NAME", help="auto, reference or numba.")]
+Engine = Annotated[str, typer.Option("--engine", metavar="NAME", help="auto, reference, numba or triton.")]
 Precision = Annotated[str, typer.Option("--precision", metavar="NAME", help="auto, or what the engine offers.")]
 
 Threads = Annotated[

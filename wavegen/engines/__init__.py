@@ -21,8 +21,9 @@ __all__ = ["ENGINES", "PRECISIONS", "AbstractEngine", "ActivationRanges", "Condi
 
 logger = logging.getLogger(__name__)
 
-ENGINES = ("auto", "reference", "numba")
-PRECISIONS = {"reference": ("auto", "f64", "f32"), "numba": ("auto", "f32", "i16", "i8x15", "i8")}
+ENGINES = ("auto", "reference", "numba", "triton")
+PRECISIONS = {"reference": ("auto", "f64", "f32"), "numba": ("auto", "f32", "i16", "i8x15", "i8"),
+              "triton": ("auto", "f16", "bf16", "f32")}
 
 
 def build_engine(model: Any, engine: str = "auto", precision: str = "auto",
@@ -34,10 +35,12 @@ def build_engine(model: Any, engine: str = "auto", precision: str = "auto",
         model: from `wavegen.models.build_model`. The weights are copied; the conditioning network
             is asked as it is when frames are needed.
         engine: "auto" takes the fastest that can run the model here and logs why; "reference" is
-            plain torch; "numba" the fused CPU loop (WaveNet only).
+            plain torch; "numba" the fused CPU loop and "triton" the fused loop on an NVIDIA GPU
+            (WaveNet only).
         precision: "auto" or one of `PRECISIONS`. On the numba engine "auto" is the fastest whose
             divergence from float64 is within the model's limit, see `calibration`.
-        device: torch device of the reference engine; None is the CPU.
+        device: torch device of the reference and the triton engine; None is the CPU, for "triton"
+            the current GPU.
         ranges: of the activations, for the integer precisions of the numba engine, also by the names
             of their parts; None or an empty mapping lets the model speak for about a second to find them.
         calibration: what each precision costs on this model; None leaves "auto" at float32.
@@ -66,6 +69,8 @@ def build_engine(model: Any, engine: str = "auto", precision: str = "auto",
     if threads not in (1, "auto"):
         raise ConfigError(f"the {chosen} engine runs on the threads torch is set to, found threads={threads}; "
                           f"leave it out, or set OMP_NUM_THREADS")
+    if chosen == "triton":
+        return _triton(model, family, precision, device)
     return _reference(model, family, precision, device)
 
 
@@ -73,7 +78,10 @@ def _choose(family: str, precision: str, device: str | None) -> tuple[str, str]:
     if family != "wavenet":
         return "reference", f"the fused engines run WaveNet, this model is {family}"
     if device is not None and not device.startswith("cpu"):
-        return "reference", f'the only engine that runs on device "{device}"'
+        if precision not in PRECISIONS["triton"]:
+            return "reference", f'the only engine with precision {precision} on device "{device}"'
+        reason = _why_no_triton(device)
+        return ("triton", "the fastest on a GPU") if reason is None else ("reference", reason)
     if precision in PRECISIONS["reference"] and precision not in PRECISIONS["numba"]:
         return "reference", f"the only engine with precision {precision}"
     return "numba", "the fastest on a CPU"
@@ -105,6 +113,31 @@ def _numba(model: Any, family: str, precision: str, device: str | None,
     engine = NumbaEngine(network, ModelConditioning(model), precision=precision, ranges=ranges, threads=threads)
     engine.choice = choice
     return engine
+
+
+def _why_no_triton(device: str) -> str | None:
+    try:
+        from wavegen.engines.triton_engine import find_device
+
+        find_device(device)
+    except (ImportError, ConfigError, EngineUnavailableError) as error:
+        return f'the only engine that runs on device "{device}": {error}'
+    return None
+
+
+def _triton(model: Any, family: str, precision: str, device: str | None) -> AbstractEngine:
+    if family != "wavenet":
+        raise EngineUnavailableError(f'the triton engine runs WaveNet only, this model is "{family}"; '
+                                     f'use engine="reference" with device="cuda"')
+    try:
+        from wavegen.engines.triton_engine import TritonEngine
+    except ImportError as error:
+        raise EngineUnavailableError(f"the triton engine needs the package triton, which exists for Linux only; it "
+                                     f'cannot be imported here ({error}); use engine="numba"') from error
+    from wavegen.engines.packing import network_of
+
+    precision = "f16" if precision == "auto" else precision
+    return TritonEngine(network_of(model), ModelConditioning(model), precision, device)
 
 
 def _reference(model: Any, family: str, precision: str, device: str | None) -> AbstractEngine:

@@ -154,7 +154,7 @@ class AbstractEngine(ABC):
     """Generates codes with one model.
 
     Attributes:
-        name: "reference" or "numba".
+        name: "reference", "numba" or "triton".
         precision: arithmetic used, such as "f32".
         choice: why this precision, where it was not asked for by name.
     """

@@ -399,9 +399,9 @@ def load(
 
     Args:
         model: name of a bundled model such as "digits", or the path of a model folder.
-        engine: "auto" (logs its choice), "reference" or "numba".
+        engine: "auto" (logs its choice), "reference", "numba" or "triton".
         precision: "auto", or what the engine offers.
-        device: for the reference engine, such as "cpu" or "cuda".
+        device: for the reference and the triton engine, such as "cpu" or "cuda".
         threads: of the numba engine, or "auto" for as many as pay; the sound is the same.
 
     Raises:

@@ -1,6 +1,7 @@
 """Many utterances at once: one program holds a tile of rows and runs all layers for many samples.
 
-    h      = E_0[code[t-1]] + E_1[code[t-2]] + x[t-1 .. t-n] W_in
+    h      = E_0[code[t-1]] + E_1[code[t-2]] + x[t-1 .. t-n] W_in            signal path direct
+             E_0[code(s[t-1])] + E_1[code(p[t])] + E_2[e[t-1]] + s[t-1 .. t-n] W_in      path lpc
     a      = cond[frame] + sum_{k>0} h[t - k d] W_k + h W_0
     z      = tanh(a[:R]) sigmoid(a[R:])
     skip  += z W_skip
@@ -24,7 +25,17 @@ import triton.language as tl
 from torch import Tensor
 
 from wavegen_kernels import philox
-from wavegen_kernels.gpu.blocks import dot, draw, gate, output_layers, philox_uniform, tanh_exact
+from wavegen_kernels.gpu.blocks import (
+    code_of,
+    dot,
+    draw,
+    follow,
+    gate,
+    output_layers,
+    philox_uniform,
+    predict,
+    tanh_exact,
+)
 from wavegen_kernels.gpu.memory import Memory
 from wavegen_kernels.gpu.pack import Packed
 
@@ -41,15 +52,16 @@ def dilated_gate(u, v, x, weights, TAP: tl.constexpr, R: tl.constexpr, PARTS: tl
 @triton.jit(do_not_specialize=["position", "num_samples", "batch", "frames", "hop"])
 def generate_kernel(
     embedding, taps, gate_weight, residual, residual_bias, skip_weight, skip_bias,
-    output_weight, output_bias, end_weight, end_bias, decoded, dilation,
+    output_weight, output_bias, end_weight, end_bias, decoded, thresholds, dilation,
     ring_start, ring_mask, rings, history, previous, active, origin, table,
-    table_row, table_origin, seeds, streams, inverse_temperature, min_p,
+    prediction, table_row, table_origin, seeds, streams, inverse_temperature, min_p,
     uniforms, codes_out, logits_out,
     residual_scale: float, position: tl.int64, num_samples: tl.int32, batch: tl.int32, frames: tl.int32,
     hop: tl.int32,
     LAYERS: tl.constexpr, KERNEL: tl.constexpr, R: tl.constexpr, CHUNK: tl.constexpr, SKIPS: tl.constexpr,
     OUTPUTS: tl.constexpr, CODES: tl.constexpr, EMBEDDINGS: tl.constexpr, TAPS: tl.constexpr,
-    SQUASH: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr, SHARED_TABLE: tl.constexpr, DRAW: tl.constexpr,
+    ORDER: tl.constexpr, KEPT: tl.constexpr, SQUASH: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr,
+    SHARED_TABLE: tl.constexpr, DRAW: tl.constexpr,
     LOGITS: tl.constexpr, FAST: tl.constexpr, STAGES: tl.constexpr,
 ):
     """Advance ROWS rows by `num_samples`; see `generate` for the arguments."""
@@ -75,27 +87,35 @@ def generate_kernel(
     start = position - tl.load(origin + rows, mask=exists, other=0)  # own time of each row
     frame_start = (position - tl.load(table_origin + rows, mask=exists, other=0)).to(tl.int32)
     shared_start = (position - tl.load(table_origin)).to(tl.int32)
-    row_table = table + tl.load(table_row + rows, mask=exists, other=0).to(tl.int64) * frames * (LAYERS * 2 * R)
+    row_frames = tl.load(table_row + rows, mask=exists, other=0).to(tl.int64) * frames
     tick = position.to(tl.int32)  # its low bits find slots, so that it may wrap
 
     for i in range(num_samples):
-        h = tl.load(embedding + code[:, None] * R + channels[None, :])
-        if EMBEDDINGS > 1:
-            h += tl.load(embedding + CODES * R + older[:, None] * R + channels[None, :])
+        if SHARED_TABLE:
+            at = ((shared_start + i) // hop).to(tl.int64)
+            frame = table + at * (LAYERS * 2 * R) + inner[None, :]
+        else:
+            # A row beyond the batch reads the first frame, so that no address leaves the table.
+            at = row_frames + tl.where(exists, (frame_start + i) // hop, 0)
+            frame = (table + at * (LAYERS * 2 * R))[:, None] + inner[None, :]
+        if KEPT > 0:
+            newest = history + rows * (2 * KEPT) + KEPT - 1 - ((tick + i) & (KEPT - 1))
+        if ORDER > 0:
+            predicted = predict(prediction + at * ORDER + 0 * rows, newest, exists, ORDER)
+            about = code_of(thresholds, predicted, CODES)
+            h = tl.load(embedding + older[:, None] * R + channels[None, :])
+            h += tl.load(embedding + CODES * R + about[:, None] * R + channels[None, :])
+            h += tl.load(embedding + 2 * CODES * R + code[:, None] * R + channels[None, :])
+        else:
+            h = tl.load(embedding + code[:, None] * R + channels[None, :])
+            if EMBEDDINGS > 1:
+                h += tl.load(embedding + CODES * R + older[:, None] * R + channels[None, :])
         if TAPS > 0:
             past = tl.arange(0, TAPS)
-            newest = TAPS - 1 - ((tick + i) & (TAPS - 1))
-            window = tl.load(history + rows[:, None] * (2 * TAPS) + newest + past[None, :], mask=exists[:, None],
-                             other=0.0)
+            window = tl.load(newest[:, None] + past[None, :], mask=exists[:, None], other=0.0).to(dtype)
             h = dot(window, tl.load(taps + past[:, None] * R + channels[None, :]), h)
         if SQUASH:
             h = tanh_exact(h)
-        if SHARED_TABLE:
-            frame = table + ((shared_start + i) // hop) * (LAYERS * 2 * R) + inner[None, :]
-        else:
-            # A row beyond the batch reads the first frame, so that no address leaves the table.
-            offset = tl.where(exists, (frame_start + i) // hop, 0).to(tl.int64)
-            frame = (row_table + offset * (LAYERS * 2 * R))[:, None] + inner[None, :]
 
         skip = ()
         for j in tl.static_range(SKIPS):
@@ -106,10 +126,7 @@ def generate_kernel(
             distance, mask = tl.load(dilation + layer), tl.load(ring_mask + layer)
             ring = rings + tl.load(ring_start + layer) * wide_batch * R
             place = wide_rows[:, None] * R + channels[None, :]
-            if PARTS == 1:
-                x = h.to(dtype)
-                h = h * residual_scale + tl.load(residual_bias + layer * R + channels)[None, :]
-            elif part == 0:
+            if PARTS == 1 or part == 0:
                 x = h.to(dtype)
                 h = h * residual_scale + tl.load(residual_bias + layer * R + channels)[None, :]
             u = tl.zeros((ROWS, R // PARTS), tl.float32) + tl.load(frame + layer * (2 * R) + part * (R // PARTS))
@@ -147,11 +164,14 @@ def generate_kernel(
                 uniform = philox_uniform(seed, stream, start + i)
             code = draw(logits, uniform, rate, least, CODES)
             tl.store(codes_out + place_out, code, mask=live)
-        if TAPS > 0:
-            value = tl.load(decoded + code).to(dtype)
-            newest = TAPS - 1 - ((tick + i + 1) & (TAPS - 1))
-            tl.store(history + rows * (2 * TAPS) + newest, value, mask=exists)
-            tl.store(history + rows * (2 * TAPS) + newest + TAPS, value, mask=exists)
+        if KEPT > 0:
+            sample = tl.load(decoded + code)
+            if ORDER > 0:
+                sample = follow(predicted, sample)
+                older = code_of(thresholds, sample, CODES)
+            newest = history + rows * (2 * KEPT) + KEPT - 1 - ((tick + i + 1) & (KEPT - 1))
+            tl.store(newest, sample, mask=exists)
+            tl.store(newest + KEPT, sample, mask=exists)
         # What some threads of the program have stored, others read in the next step.
         tl.debug_barrier()
     tl.store(previous + rows * 2, code, mask=exists)
@@ -159,8 +179,9 @@ def generate_kernel(
 
 
 def generate(packed: Packed, memory: Memory, table: Tensor, hop: int, position: int, codes: Tensor,
-             logits: Tensor | None = None, uniforms: Tensor | None = None, forced: bool = False, rows: int = 16,
-             parts: int = 1, fast: bool = False, warps: int = 8, stages: int = 2) -> None:
+             logits: Tensor | None = None, uniforms: Tensor | None = None, forced: bool = False,
+             prediction: Tensor | None = None, rows: int = 16, parts: int = 1, fast: bool = False, warps: int = 8,
+             stages: int = 2) -> None:
     """Advance every row of `memory` by codes.shape[1] samples, all on `packed.device`.
 
     Args:
@@ -172,6 +193,7 @@ def generate(packed: Packed, memory: Memory, table: Tensor, hop: int, position: 
         logits: float32 (B, n, CODES), is filled if given.
         uniforms: float32 (B, n) in [0, 1), drawn with instead of Philox.
         forced: take the codes as given instead of drawing them.
+        prediction: float32 (P, frames, order), coefficients of the signal path lpc beside the table's frames.
         rows: height of a tile: 16, 32, 64 or 128.
         parts: in which a layer's channels are worked on, so that fewer weights are in flight.
         fast: the approximate tanh of the hardware, off by 2^-11.
@@ -188,27 +210,32 @@ def generate(packed: Packed, memory: Memory, table: Tensor, hop: int, position: 
     generate_kernel[(triton.cdiv(batch, rows),)](
         packed.embedding, packed.taps, packed.gate, packed.residual, packed.residual_bias, packed.skip,
         packed.skip_bias, packed.output, packed.output_bias, packed.end, packed.end_bias, packed.decoded,
-        packed.dilation, packed.ring_start, packed.ring_mask, memory.rings, memory.history, memory.previous,
-        memory.active, memory.origin, table, memory.table_row, memory.table_origin, memory.seeds, memory.streams,
-        memory.inverse_temperature, memory.min_p, nothing if uniforms is None else uniforms, codes,
-        nothing if logits is None else logits, packed.residual_scale, position, codes.shape[1], batch,
-        table.shape[1], hop, **sizes.constants, ROWS=rows, PARTS=parts, SHARED_TABLE=table.shape[0] == 1, DRAW=draw_with,
+        packed.thresholds, packed.dilation, packed.ring_start, packed.ring_mask, memory.rings, memory.history,
+        memory.previous, memory.active, memory.origin, table, nothing if prediction is None else prediction,
+        memory.table_row, memory.table_origin, memory.seeds, memory.streams, memory.inverse_temperature, memory.min_p,
+        nothing if uniforms is None else uniforms, codes, nothing if logits is None else logits,
+        packed.residual_scale, position, codes.shape[1], batch, table.shape[1], hop, **sizes.constants,
+        ORDER=sizes.order, KEPT=sizes.kept, ROWS=rows, PARTS=parts, SHARED_TABLE=table.shape[0] == 1, DRAW=draw_with,
         LOGITS=logits is not None, FAST=fast, STAGES=stages, num_warps=warps)
 
 
 def generate_ref(packed: Packed, memory: Memory, table: Tensor, hop: int, position: int, codes: Tensor,
-                 logits: Tensor | None = None, uniforms: Tensor | None = None, forced: bool = False) -> None:
+                 logits: Tensor | None = None, uniforms: Tensor | None = None, forced: bool = False,
+                 prediction: Tensor | None = None) -> None:
     """`generate` in plain torch, with the same roundings of what enters a product; advances inactive rows as well."""
     sizes, width = packed.sizes, packed.sizes.residual
     own = position - memory.origin
     if uniforms is None:
-        numbers = [tensor.cpu().numpy().view(np.uint64)[:, None] for tensor in (memory.seeds, memory.streams)]
+        seeds, streams = (tensor.cpu().numpy().view(np.uint64)[:, None] for tensor in (memory.seeds, memory.streams))
         times = own.cpu().numpy()[:, None] + np.arange(codes.shape[1])
-        uniforms = torch.from_numpy(philox.uniform(*numbers, times)).to(codes.device)
+        uniforms = torch.from_numpy(philox.uniform(seeds, streams, times)).to(codes.device)
     frame_start, row = position - memory.table_origin, memory.table_row.long()
     for i in range(codes.shape[1]):
-        h = embed_ref(packed, memory, position + i)
-        frame = table[row, (frame_start + i) // hop]
+        at = (frame_start + i) // hop
+        frame, predicted = table[row, at], None
+        if prediction is not None:
+            predicted = predict_ref(packed, memory, position + i, prediction[row, at])
+        h = embed_ref(packed, memory, position + i, predicted)
         skip = packed.skip_bias.expand(len(codes), -1)
         for layer, dilation in enumerate(packed.dilations):
             ring = packed.ring(memory.rings, layer)
@@ -226,17 +253,34 @@ def generate_ref(packed: Packed, memory: Memory, table: Tensor, hop: int, positi
         if not forced:
             drawn = draw_ref(result, uniforms[:, i], memory.inverse_temperature, memory.min_p)
             codes[:, i] = torch.where(memory.active != 0, drawn, codes[:, i])
-        remember_ref(packed, memory, position + i, codes[:, i])
+        remember_ref(packed, memory, position + i, codes[:, i], predicted)
 
 
-def embed_ref(packed: Packed, memory: Memory, tick: int) -> Tensor:
+def predict_ref(packed: Packed, memory: Memory, tick: int, coefficients: Tensor) -> Tensor:
+    """`blocks.predict`: p[t] float32 (B,) from coefficients (B, order)."""
+    newest = packed.sizes.kept - 1 - tick % packed.sizes.kept
+    total = torch.zeros_like(coefficients[:, 0])
+    for i in range(packed.sizes.order):
+        total = total + coefficients[:, i] * memory.history[:, newest + i]
+    return total.clamp(-1, 1)
+
+
+def code_of_ref(packed: Packed, x: Tensor) -> Tensor:
+    """`blocks.code_of`: int32 (B,), the number of thresholds <= x."""
+    return torch.bucketize(x.contiguous(), packed.thresholds, right=True, out_int32=True)
+
+
+def embed_ref(packed: Packed, memory: Memory, tick: int, predicted: Tensor | None) -> Tensor:
     """What enters the first layer at a tick, float32 (B, R)."""
     sizes = packed.sizes
-    previous = memory.previous.long()
-    h = sum(packed.embedding[k][previous[:, k]] for k in range(sizes.embeddings))
+    codes = list(memory.previous.long().T)
+    if predicted is not None:
+        codes = [codes[1], code_of_ref(packed, predicted).long(), codes[0]]
+    h = torch.stack([packed.embedding[k][codes[k]] for k in range(sizes.embeddings)]).sum(0)
     if sizes.taps:
-        newest = sizes.taps - 1 - tick % sizes.taps
-        h = h + memory.history[:, newest:newest + sizes.taps].float() @ packed.taps.float()
+        newest = sizes.kept - 1 - tick % sizes.kept
+        window = memory.history[:, newest:newest + sizes.taps].to(packed.dtype)
+        h = h + window.float() @ packed.taps.float()
     return torch.tanh(h) if sizes.input_tanh else h
 
 
@@ -257,10 +301,13 @@ def draw_ref(logits: Tensor, uniforms: Tensor, inverse_temperature: Tensor, min_
     return torch.where(beyond.any(1), beyond.int().argmax(1), last).int()
 
 
-def remember_ref(packed: Packed, memory: Memory, tick: int, codes: Tensor) -> None:
+def remember_ref(packed: Packed, memory: Memory, tick: int, codes: Tensor, predicted: Tensor | None) -> None:
     """Let the codes of a tick be the latest."""
-    taps = packed.sizes.taps
-    memory.previous[:] = torch.stack([codes, memory.previous[:, 0]], 1)
-    if taps:
-        newest = taps - 1 - (tick + 1) % taps
-        memory.history[:, [newest, newest + taps]] = packed.decoded[codes.long(), None].to(memory.history.dtype)
+    older, kept, samples = memory.previous[:, 0], packed.sizes.kept, packed.decoded[codes.long()]
+    if predicted is not None:
+        samples = (predicted + samples).clamp(-1, 1)
+        older = code_of_ref(packed, samples)
+    memory.previous[:] = torch.stack([codes, older], 1)
+    if kept:
+        newest = kept - 1 - (tick + 1) % kept
+        memory.history[:, [newest, newest + kept]] = samples[:, None]

@@ -92,6 +92,46 @@ def dot(x, weights, total):
 
 
 @triton.jit
+def product(a, b):
+    """a b, rounded: no compiler may contract it with a sum."""
+    if INTERPRETED:
+        return a * b
+    else:
+        return tl.inline_asm_elementwise("mul.rn.f32 $0, $1, $2;", "=r,r,r", [a, b], dtype=tl.float32,
+                                         is_pure=True, pack=1)
+
+
+@triton.jit
+def predict(coefficients, past, exists, ORDER: tl.constexpr):
+    """p[t] = clip(a_1 s[t-1] + .. + a_n s[t-n]), every product and sum rounded, in this order: float32 (ROWS,).
+
+    Args:
+        coefficients: pointers (ROWS,) to a_1; past: pointers (ROWS,) to s[t-1], before which the older ones lie.
+    """
+    total = product(tl.load(coefficients), tl.load(past, mask=exists, other=0.0))
+    for i in tl.static_range(1, ORDER):
+        total += product(tl.load(coefficients + i), tl.load(past + i, mask=exists, other=0.0))
+    return tl.minimum(tl.maximum(total, -1.0), 1.0)
+
+
+@triton.jit
+def follow(predicted, excitation):
+    """s[t] = clip(p[t] + decode[e[t]])."""
+    return tl.minimum(tl.maximum(predicted + excitation, -1.0), 1.0)
+
+
+@triton.jit
+def code_of(thresholds, x, CODES: tl.constexpr):
+    """The number of thresholds <= x, int32 (ROWS,); there are CODES of them, increasing, infinite at the end."""
+    code = tl.zeros_like(x).to(tl.int32)
+    for power in tl.static_range(16):
+        if CODES >> (power + 1) > 0:
+            middle = code + (CODES >> (power + 1))
+            code = tl.where(tl.load(thresholds + middle - 1) <= x, middle, code)
+    return code
+
+
+@triton.jit
 def output_layers(skip, output_weight, output_bias, end_weight, end_bias,
                   CHUNK: tl.constexpr, SKIPS: tl.constexpr, OUTPUTS: tl.constexpr, CODES: tl.constexpr,
                   STAGES: tl.constexpr):

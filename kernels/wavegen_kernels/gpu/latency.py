@@ -245,7 +245,7 @@ def core_program(
                 past = tl.arange(0, TAPS)
                 newest = TAPS - 1 - ((tick + step) & (TAPS - 1))
                 window = tl.load(history + rows[None, :] * (2 * TAPS) + newest + past[:, None],
-                                 mask=exists[None, :] & (past > 0)[:, None], other=0.0)
+                                 mask=exists[None, :] & (past > 0)[:, None], other=0.0).to(dtype)
                 h = dot(tl.load(taps + past[None, :] * R + channels[:, None]), window, h)
             if step > first or pending > 0:
                 older_code = code
@@ -256,11 +256,11 @@ def core_program(
             if EMBEDDINGS > 1:
                 h += tl.load(embedding + CODES * R + older[None, :] * R + channels[:, None])
             if TAPS > 0:
-                value = tl.load(decoded + code).to(dtype)
+                value = tl.load(decoded + code)
                 newest = TAPS - 1 - ((tick + step) & (TAPS - 1))
                 tl.store(history + rows * (2 * TAPS) + newest, value, mask=exists)
                 tl.store(history + rows * (2 * TAPS) + newest + TAPS, value, mask=exists)
-                h += tl.load(taps + channels).to(tl.float32)[:, None] * value.to(tl.float32)[None, :]
+                h += tl.load(taps + channels).to(tl.float32)[:, None] * value.to(dtype).to(tl.float32)[None, :]
             if SQUASH:
                 h = tanh_exact(h)
         else:
@@ -303,7 +303,7 @@ def core_program(
                              logits_mail, abort, patience, batch, num_samples, CODES, DRAW, LOGITS)
             older = older_code
             if TAPS > 0:
-                value = tl.load(decoded + code).to(dtype)
+                value = tl.load(decoded + code)
                 newest = TAPS - 1 - ((tick + last) & (TAPS - 1))
                 tl.store(history + rows * (2 * TAPS) + newest, value, mask=exists)
                 tl.store(history + rows * (2 * TAPS) + newest + TAPS, value, mask=exists)
@@ -404,6 +404,8 @@ def make_plan(sizes: Sizes, dtype: torch.dtype, batch_size: int, shared_limit: i
         return f"a batch of {batch_size} rows, it takes up to {ROWS.value}"
     if dtype.itemsize != 2:
         return f"{dtype} weights, it takes 16-bit ones"
+    if sizes.order:
+        return "the signal path lpc, it speaks the path direct only"
     if sizes.codes > MOST_CODES:
         return f"{sizes.codes} codes, it takes up to {MOST_CODES}"
     channels, skip, hidden = sizes.residual, sizes.skips * sizes.chunk, sizes.outputs * sizes.chunk

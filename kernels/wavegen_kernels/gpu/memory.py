@@ -24,9 +24,10 @@ class Memory:
 
     Attributes:
         rings: (slots, B, R) past inputs of all layers; see `pack.py` for the slots.
-        history: (B, 2 TAPS) decoded samples, each twice, so that a window of the newest TAPS is contiguous:
-            at tick m, x[m - 1 - j] lies at TAPS - 1 - m % TAPS + j.
-        previous: int32 (B, 2), the latest code and the one before.
+        history: float32 (B, 2 KEPT) past samples, each twice, so that a window of the newest KEPT is contiguous:
+            at tick m, x[m - 1 - j] lies at KEPT - 1 - m % KEPT + j.
+        previous: int32 (B, 2), the latest code and the one before; on the signal path lpc the latest code and
+            the code of the latest sample.
         active: int32 (B,), 0 for rows that are finished.
         origin: int64 (B,), the tick of a row's sample 0.
         table_row: int32 (B,), the row's row in the conditioning table.
@@ -64,7 +65,7 @@ class Memory:
             tensor[index] = torch.as_tensor(values, device=tensor.device).to(tensor.dtype)
 
         self.rings[:, index] = 0
-        self.history[index] = packed.decoded[silence].to(self.history.dtype)
+        self.history[index] = 0.0 if packed.sizes.order else packed.decoded[silence]
         self.previous[index] = silence
         self.active[index] = 1
         self.origin[index] = tick
@@ -84,7 +85,7 @@ def make_memory(packed: Packed, batch_size: int) -> Memory:
     wide = torch.int64
     return Memory(
         rings=zeros(slots, batch_size, packed.sizes.residual, dtype=packed.dtype),
-        history=zeros(batch_size, 2 * packed.sizes.taps, dtype=packed.dtype),
+        history=zeros(batch_size, 2 * packed.sizes.kept, dtype=torch.float32),
         previous=zeros(batch_size, 2), active=zeros(batch_size), origin=zeros(batch_size, dtype=wide),
         table_row=zeros(batch_size), table_origin=zeros(batch_size, dtype=wide), seeds=zeros(batch_size, dtype=wide),
         streams=zeros(batch_size, dtype=wide), inverse_temperature=zeros(batch_size, dtype=torch.float32),

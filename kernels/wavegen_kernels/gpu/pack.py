@@ -43,8 +43,10 @@ class Sizes:
     skips: int  # such tiles
     outputs: int
     codes: int
-    embeddings: int  # past codes that are embedded
-    taps: int  # past decoded samples that enter linearly; 0 where there are none
+    embeddings: int  # codes that are embedded
+    taps: int  # past samples that enter linearly; 0 where there are none
+    order: int  # coefficients of the signal path lpc; 0 on the path direct
+    kept: int  # past samples a row remembers
     input_tanh: bool
 
     @property
@@ -81,6 +83,7 @@ class Packed:
     end: Tensor
     end_bias: Tensor  # float32 (CODES,)
     decoded: Tensor  # float32 (CODES,), the companded value of each code
+    thresholds: Tensor  # float32 (CODES,), the least value of each code but the first; infinite behind
     dilation: Tensor  # int32 (L,)
     ring_start: Tensor  # int64 (L,)
     ring_mask: Tensor  # int32 (L,), length - 1
@@ -116,7 +119,7 @@ def ring_lengths(dilations: Sequence[int], kernel_size: int) -> list[int]:
 
 
 def make_sizes(layers: int, kernel_size: int, residual: int, skip: int, output: int, codes: int,
-               embeddings: int = 2, taps: int = 0, input_tanh: bool = False) -> Sizes:
+               embeddings: int = 2, taps: int = 0, input_tanh: bool = False, order: int = 0) -> Sizes:
     """Padded sizes of a network from its true ones."""
     channels, columns = power_of_two(residual, UNIT), power_of_two(codes, UNIT)
 
@@ -126,25 +129,28 @@ def make_sizes(layers: int, kernel_size: int, residual: int, skip: int, output: 
 
     chunk = min(CHUNKS, key=cost)
     return Sizes(layers, kernel_size, channels, chunk, -(-skip // chunk), -(-output // chunk), columns, embeddings,
-                 power_of_two(taps, UNIT) if taps else 0, input_tanh)
+                 power_of_two(taps, UNIT) if taps else 0, order,
+                 power_of_two(max(taps, order), UNIT) if taps or order else 0, input_tanh)
 
 
-def pack(parameters: Mapping[str, Floats], dilations: Sequence[int], decoded: Floats, residual_scale: float = 1.0,
-         skip_scale: float = 1.0, input_tanh: bool = False, dtype: torch.dtype = torch.float16,
-         device: torch.device | str = "cpu") -> Packed:
+def pack(parameters: Mapping[str, Floats], dilations: Sequence[int], decoded: Floats, thresholds: Floats,
+         residual_scale: float = 1.0, skip_scale: float = 1.0, input_tanh: bool = False, lpc_order: int = 0,
+         dtype: torch.dtype = torch.float16, device: torch.device | str = "cpu") -> Packed:
     """Lay out the weights of a WaveNet.
 
     Args:
         parameters: float32, input-major, named and shaped as those of `wavegen.models.WaveNet`.
         dilations: of each layer.
         decoded: float32 (Q,), the companded value of each code.
+        thresholds: float32 (Q - 1,), the least value of each code but the first.
+        lpc_order: coefficients of the signal path lpc, 0 on the path direct.
         dtype: float16, bfloat16 or float32.
     """
     embeddings, codes, channels = parameters["embedding"].shape
     layers, kernel, _, _ = parameters["dilated_weight"].shape
     taps = parameters.get("input_projection", np.zeros((0, channels), np.float32))
     sizes = make_sizes(layers, kernel, channels, parameters["skip_bias"].size, parameters["output_bias"].size, codes,
-                       embeddings, len(taps), input_tanh)
+                       embeddings, len(taps), input_tanh, lpc_order)
     size, chunk = sizes.residual, sizes.chunk
     wide, deep = sizes.skips * chunk, sizes.outputs * chunk
 
@@ -155,6 +161,8 @@ def pack(parameters: Mapping[str, Floats], dilations: Sequence[int], decoded: Fl
     output = padded(parameters["output_weight"], wide, deep)
     end_bias = np.full(sizes.codes, IMPOSSIBLE, np.float32)
     end_bias[:codes] = parameters["end_bias"]
+    bounds = np.full(sizes.codes, np.inf, np.float32)
+    bounds[:codes - 1] = thresholds
     lengths = ring_lengths(dilations, kernel)
 
     def tensor(array: Any, kind: torch.dtype = torch.float32) -> Tensor:
@@ -174,7 +182,7 @@ def pack(parameters: Mapping[str, Floats], dilations: Sequence[int], decoded: Fl
         output_bias=tensor(padded(parameters["output_bias"], deep)),
         end=tensor(padded(parameters["end_weight"], deep, sizes.codes).reshape(sizes.outputs, chunk, sizes.codes),
                    dtype),
-        end_bias=tensor(end_bias), decoded=tensor(padded(decoded, sizes.codes)),
+        end_bias=tensor(end_bias), decoded=tensor(padded(decoded, sizes.codes)), thresholds=tensor(bounds),
         dilation=tensor(np.array(dilations), torch.int32),
         ring_start=tensor(np.cumsum([0, *lengths[:-1]]), torch.int64),
         ring_mask=tensor(np.array(lengths) - 1, torch.int32))

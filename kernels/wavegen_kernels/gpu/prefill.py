@@ -18,35 +18,65 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from wavegen_kernels.gpu.batch import dilated_gate, output_layers_ref
-from wavegen_kernels.gpu.blocks import dot, gate, output_layers, tanh_exact
+from wavegen_kernels.gpu.batch import code_of_ref, dilated_gate, output_layers_ref
+from wavegen_kernels.gpu.blocks import code_of, dot, follow, gate, output_layers, predict, tanh_exact
 from wavegen_kernels.gpu.memory import Memory
 from wavegen_kernels.gpu.pack import Packed
 
 SCRATCH_BYTES = 1 << 29  # of gated outputs held at a time
 
 
-@triton.jit(do_not_specialize=["num_samples"])
-def embed_kernel(codes, decoded, embedding, taps, h_out, num_samples: tl.int32, R: tl.constexpr, CODES: tl.constexpr,
-                 EMBEDDINGS: tl.constexpr, TAPS: tl.constexpr, SQUASH: tl.constexpr, ROWS: tl.constexpr):
-    """h = E_0[code[t-1]] + E_1[code[t-2]] + x[t-1 .. t-n] W_in for ROWS steps t of one utterance."""
+@triton.jit(do_not_specialize=["num_samples", "batch", "frames", "hop"])
+def follow_kernel(codes, signal, columns, previous, thresholds, decoded, prediction, table_row, frame_start,
+                  num_samples: tl.int32, batch: tl.int32, frames: tl.int32, hop: tl.int32, KEPT: tl.constexpr,
+                  ORDER: tl.constexpr, CODES: tl.constexpr, ROWS: tl.constexpr):
+    """The signal path lpc: samples and codes that known excitations (B, n) give, one step after the other."""
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    exists = rows < batch
+    wide_rows = rows.to(tl.int64)
+    latest = tl.load(previous + rows * 2, mask=exists, other=0)
+    before = tl.load(previous + rows * 2 + 1, mask=exists, other=0)
+    start = tl.load(frame_start + rows, mask=exists, other=0)
+    row_frames = tl.load(table_row + rows, mask=exists, other=0).to(tl.int64) * frames
+    layer = num_samples.to(tl.int64) * batch
+    for t in range(num_samples):
+        at = row_frames + tl.where(exists, (start + t) // hop, 0)
+        newest = signal + wide_rows * (num_samples + KEPT) + (num_samples - t)
+        predicted = predict(prediction + at * ORDER, newest, exists, ORDER)
+        place = wide_rows * num_samples + t
+        tl.store(columns + place, before, mask=exists)
+        tl.store(columns + layer + place, code_of(thresholds, predicted, CODES), mask=exists)
+        tl.store(columns + 2 * layer + place, latest, mask=exists)
+        latest = tl.load(codes + place, mask=exists, other=0)
+        sample = follow(predicted, tl.load(decoded + latest))
+        before = code_of(thresholds, sample, CODES)
+        tl.store(newest - 1, sample, mask=exists)
+        # The thread that loads a sample in the next step need not be the one that stored it.
+        tl.debug_barrier()
+
+
+@triton.jit(do_not_specialize=["num_samples", "batch"])
+def embed_kernel(columns, signal, embedding, taps, h_out, num_samples: tl.int32, batch: tl.int32, R: tl.constexpr,
+                 CODES: tl.constexpr, EMBEDDINGS: tl.constexpr, TAPS: tl.constexpr, KEPT: tl.constexpr,
+                 SQUASH: tl.constexpr, ROWS: tl.constexpr):
+    """h = sum_k E_k[columns_k[t]] + x[t-1 .. t-n] W_in for ROWS steps t of one utterance."""
     steps = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     exists = steps < num_samples
     row = tl.program_id(1).to(tl.int64)
     channels = tl.arange(0, R)
-    latest = codes + row * (num_samples + 2) + steps  # the codes begin with the two before the first step
-    h = tl.load(embedding + tl.load(latest + 1, mask=exists, other=0)[:, None] * R + channels[None, :])
-    if EMBEDDINGS > 1:
-        older = tl.load(latest, mask=exists, other=0)
-        h += tl.load(embedding + CODES * R + older[:, None] * R + channels[None, :])
+    place = row * num_samples + steps
+    h = tl.load(embedding + tl.load(columns + place, mask=exists, other=0)[:, None] * R + channels[None, :])
+    for k in tl.static_range(1, EMBEDDINGS):
+        code = tl.load(columns + k * batch.to(tl.int64) * num_samples + place, mask=exists, other=0)
+        h += tl.load(embedding + k * (CODES * R) + code[:, None] * R + channels[None, :])
     if TAPS > 0:
         past = tl.arange(0, TAPS)
-        place = decoded + row * (num_samples + TAPS) + steps[:, None] + (TAPS - 1 - past)[None, :]
-        window = tl.load(place, mask=exists[:, None], other=0.0)
+        newest = signal + row * (num_samples + KEPT) + (num_samples - steps)
+        window = tl.load(newest[:, None] + past[None, :], mask=exists[:, None], other=0.0).to(taps.dtype.element_ty)
         h = dot(window, tl.load(taps + past[:, None] * R + channels[None, :]), h)
     if SQUASH:
         h = tanh_exact(h)
-    tl.store(h_out + (row * num_samples + steps[:, None]) * R + channels[None, :], h, mask=exists[:, None])
+    tl.store(h_out + place[:, None] * R + channels[None, :], h, mask=exists[:, None])
 
 
 @triton.jit(do_not_specialize=["num_samples", "batch", "frames", "hop", "layer", "distance", "tick", "ring_mask"])
@@ -123,8 +153,8 @@ def logits_kernel(
 
 
 def prefill(packed: Packed, memory: Memory, table: Tensor, hop: int, position: int, codes: Tensor,
-            logits: Tensor | None = None, rows: int = 16, parts: int = 1, fast: bool = False, warps: int = 8,
-            stages: int = 2) -> None:
+            logits: Tensor | None = None, prediction: Tensor | None = None, rows: int = 16, parts: int = 1,
+            fast: bool = False, warps: int = 8, stages: int = 2) -> None:
     """Feed codes int32 (B, n) to every row of `memory`; the arguments are those of `batch.generate`.
 
     Args:
@@ -135,22 +165,28 @@ def prefill(packed: Packed, memory: Memory, table: Tensor, hop: int, position: i
     per_step = batch * sizes.residual * (sizes.layers * packed.gate.element_size() + 8)
     block = max(rows, SCRATCH_BYTES // per_step // rows * rows)
     for start in range(0, total, block):
-        _prefill_block(packed, memory, table, hop, position + start, codes[:, start:start + block], logits, start,
-                       rows, parts, fast, warps, stages)
+        _prefill_block(packed, memory, table, hop, position + start, codes[:, start:start + block], logits, prediction,
+                       start, rows, parts, fast, warps, stages)
 
 
 def _prefill_block(packed: Packed, memory: Memory, table: Tensor, hop: int, position: int, codes: Tensor,
-                   logits: Tensor | None, start: int, rows: int, parts: int, fast: bool, warps: int,
-                   stages: int) -> None:
+                   logits: Tensor | None, prediction: Tensor | None, start: int, rows: int, parts: int, fast: bool,
+                   warps: int, stages: int) -> None:
     sizes, (batch, count) = packed.sizes, codes.shape
     channels, layers = sizes.residual, sizes.layers
     grid = (triton.cdiv(count, rows), batch)
-    known, decoded = inputs_of(packed, memory, position, codes)
+    frame_start = (position - memory.table_origin).to(torch.int32)
+    columns, signal = inputs_of(packed, memory, position, codes)
+    if prediction is not None:
+        follow_kernel[(triton.cdiv(batch, rows),)](
+            codes.contiguous(), signal, columns, memory.previous, packed.thresholds, packed.decoded, prediction,
+            memory.table_row, frame_start, count, batch, table.shape[1], hop, KEPT=sizes.kept, ORDER=sizes.order,
+            CODES=sizes.codes, ROWS=rows, num_warps=1)
     h, h_next = torch.empty(2, batch, count, channels, device=codes.device)
     z = torch.empty(batch, layers, count, channels, dtype=packed.dtype, device=codes.device)
-    embed_kernel[grid](known, decoded, packed.embedding, packed.taps, h, count, R=channels, CODES=sizes.codes,
-                       EMBEDDINGS=sizes.embeddings, TAPS=sizes.taps, SQUASH=sizes.input_tanh, ROWS=rows)
-    frame_start = (position - memory.table_origin).to(torch.int32)
+    embed_kernel[grid](columns, signal, packed.embedding, packed.taps, h, count, batch, R=channels, CODES=sizes.codes,
+                       EMBEDDINGS=sizes.embeddings, TAPS=sizes.taps, KEPT=sizes.kept, SQUASH=sizes.input_tanh,
+                       ROWS=rows)
     for layer, dilation in enumerate(packed.dilations):
         ring = packed.ring(memory.rings, layer)
         layer_kernel[grid](
@@ -165,20 +201,24 @@ def _prefill_block(packed: Packed, memory: Memory, table: Tensor, hop: int, posi
             z, packed.skip, packed.skip_bias, packed.output, packed.output_bias, packed.end, packed.end_bias, logits,
             count, logits.shape[1], start, LAYERS=layers, R=channels, CHUNK=sizes.chunk, SKIPS=sizes.skips,
             OUTPUTS=sizes.outputs, CODES=sizes.codes, ROWS=rows, PARTS=parts, STAGES=stages, num_warps=warps)
-    remember(packed, memory, position, known, decoded)
+    remember(packed, memory, position, codes, signal)
 
 
 def inputs_of(packed: Packed, memory: Memory, position: int, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """The codes and decoded samples that predict `codes`: those in memory, then themselves, oldest first.
+    """What a network is told for each of `codes` (B, n), as far as memory and the codes themselves say it.
 
     Returns:
-        int32 (B, 2 + n), and (B, TAPS + n) in the dtype of the histories.
+        int32 (EMBEDDINGS, B, n), the codes that are embedded; and float32 (B, n + KEPT), the samples of
+        the codes and those from before, the newest first. Both are to be filled on the signal path lpc.
     """
-    known = torch.cat([memory.previous.flip(1), codes], 1).contiguous()
-    taps = packed.sizes.taps
-    newest = taps - 1 - position % taps if taps else 0
-    before = memory.history[:, newest:newest + taps].flip(1)
-    return known, torch.cat([before, packed.decoded[codes.long()].to(before.dtype)], 1).contiguous()
+    sizes, (batch, count) = packed.sizes, codes.shape
+    newest = sizes.kept - 1 - position % sizes.kept if sizes.kept else 0
+    samples = packed.decoded[codes.long()].flip(1)
+    signal = torch.cat([samples, memory.history[:, newest:newest + sizes.kept]], 1)
+    if sizes.order:
+        return torch.empty(3, batch, count, dtype=torch.int32, device=codes.device), signal
+    known = torch.cat([memory.previous.flip(1), codes], 1)
+    return torch.stack([known[:, 1 - k:1 - k + count] for k in range(sizes.embeddings)]), signal
 
 
 def store_inputs(ring: Tensor, h: Tensor, position: int) -> None:
@@ -188,31 +228,36 @@ def store_inputs(ring: Tensor, h: Tensor, position: int) -> None:
     ring[ticks % len(ring)] = h[:, h.shape[1] - count:].transpose(0, 1).to(ring.dtype)
 
 
-def remember(packed: Packed, memory: Memory, position: int, known: Tensor, decoded: Tensor) -> None:
-    """Leave the latest codes and decoded samples in memory."""
-    memory.previous[:] = known[:, -2:].flip(1)
-    taps = packed.sizes.taps
-    if taps:
-        # At tick m, x[m - 1 - j] lies at TAPS - 1 - m % TAPS + j, and TAPS further or before.
-        end = position + known.shape[1] - 2
-        places = (taps - 1 - end % taps + torch.arange(taps, device=known.device)) % taps
-        latest = decoded[:, -taps:].flip(1)
-        memory.history[:, places] = latest
-        memory.history[:, places + taps] = latest
+def remember(packed: Packed, memory: Memory, position: int, codes: Tensor, signal: Tensor) -> None:
+    """Leave the latest codes and samples in memory."""
+    kept, order = packed.sizes.kept, packed.sizes.order
+    older = torch.cat([memory.previous[:, :1], codes], 1)[:, -2]
+    if order:
+        older = code_of_ref(packed, signal[:, 0])
+    memory.previous[:] = torch.stack([codes[:, -1], older], 1)
+    if kept:
+        # At tick m, x[m - 1 - j] lies at KEPT - 1 - m % KEPT + j, and KEPT further or before.
+        end = position + codes.shape[1]
+        places = (kept - 1 - end % kept + torch.arange(kept, device=codes.device)) % kept
+        memory.history[:, places] = memory.history[:, places + kept] = signal[:, :kept]
 
 
 def prefill_ref(packed: Packed, memory: Memory, table: Tensor, hop: int, position: int, codes: Tensor,
-                logits: Tensor | None = None) -> None:
+                logits: Tensor | None = None, prediction: Tensor | None = None) -> None:
     """`prefill` in plain torch, with the same roundings of what enters a product."""
     sizes, (batch, count) = packed.sizes, codes.shape
     width = sizes.residual
-    known, decoded = inputs_of(packed, memory, position, codes)
-    h = sum(packed.embedding[k][known[:, 1 - k:1 - k + count].long()] for k in range(sizes.embeddings))
-    if sizes.taps:
-        h = h + decoded[:, :sizes.taps + count - 1].unfold(1, sizes.taps, 1).flip(2).float() @ packed.taps.float()
-    h = torch.tanh(h) if sizes.input_tanh else h
     steps = torch.arange(count, device=codes.device)
-    frame = table[memory.table_row.long()[:, None], ((position - memory.table_origin)[:, None] + steps) // hop]
+    row, at = memory.table_row.long(), ((position - memory.table_origin)[:, None] + steps) // hop
+    frame = table[row[:, None], at]
+    columns, signal = inputs_of(packed, memory, position, codes)
+    if prediction is not None:
+        follow_ref(packed, memory, codes, columns, signal, prediction[row[:, None], at])
+    h = torch.stack([packed.embedding[k][columns[k].long()] for k in range(sizes.embeddings)]).sum(0)
+    if sizes.taps:
+        windows = signal.to(packed.dtype).unfold(1, sizes.taps, 1)[:, 1:count + 1].flip(1)
+        h = h + windows.float() @ packed.taps.float()
+    h = torch.tanh(h) if sizes.input_tanh else h
     skip = packed.skip_bias.expand(batch, count, -1)
     for layer, dilation in enumerate(packed.dilations):
         ring = packed.ring(memory.rings, layer)
@@ -229,4 +274,20 @@ def prefill_ref(packed: Packed, memory: Memory, table: Tensor, hop: int, positio
         h = h * packed.residual_scale + packed.residual_bias[layer] + z @ packed.residual[layer].float()
     if logits is not None:
         logits[:] = output_layers_ref(packed, skip)
-    remember(packed, memory, position, known, decoded)
+    remember(packed, memory, position, codes, signal)
+
+
+def follow_ref(packed: Packed, memory: Memory, codes: Tensor, columns: Tensor, signal: Tensor,
+               coefficients: Tensor) -> None:
+    """`follow_kernel`, given the coefficients (B, n, order) of every step."""
+    count = codes.shape[1]
+    latest, before = memory.previous.T
+    for t in range(count):
+        predicted = torch.zeros_like(signal[:, 0])
+        for i in range(packed.sizes.order):
+            predicted = predicted + coefficients[:, t, i] * signal[:, count - t + i]
+        predicted = predicted.clamp(-1, 1)
+        columns[:, :, t] = torch.stack([before, code_of_ref(packed, predicted), latest])
+        latest = codes[:, t]
+        signal[:, count - 1 - t] = (predicted + packed.decoded[latest.long()]).clamp(-1, 1)
+        before = code_of_ref(packed, signal[:, count - 1 - t])

@@ -1,0 +1,443 @@
+"""The GPU engine: the whole generation loop of many utterances inside one launch of a Triton kernel.
+
+`wavegen_kernels/gpu` holds the kernels: `batch` generates, a tile of rows to a program; `prefill`
+takes known codes, all time steps at once. Rows may finish and others begin in their place while the
+rest goes on: see `retire` and `admit`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from triton.runtime.errors import OutOfResources
+
+from wavegen.audio.mulaw import silence_code, thresholds
+from wavegen.engines.base import (
+    AbstractEngine,
+    Conditioning,
+    Rows,
+    State,
+    check_codes,
+    check_conditioning,
+    check_num_samples,
+    check_uniforms,
+    make_rows,
+)
+from wavegen.engines.conditioning import FrameBlocks, TableConditioning
+from wavegen.engines.packing import Network
+from wavegen.errors import ConfigError, EngineUnavailableError
+from wavegen_kernels.gpu import batch, prefill
+from wavegen_kernels.gpu.memory import make_memory
+from wavegen_kernels.gpu.pack import Packed, Sizes, pack, pack_frames
+
+DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
+LEAST_CAPABILITY = (8, 0)
+LAUNCH_SAMPLES = 4096  # of one launch: long enough to cost nothing, short enough to interrupt
+TABLE_BYTES = 1 << 28  # of conditioning frames on the device at a time
+MAX_CODES, MAX_RESIDUAL = 1024, 256  # a tile must hold all of them
+TILES = (16, 32, 64, 128)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the batch kernel is launched; the numbers it gives do not depend on it but by `rows` and `fast`.
+
+    Attributes:
+        rows: height of a tile.
+        parts: in which a layer is worked on, see `batch.generate`.
+        fast: the approximate tanh of the hardware.
+        warps, stages: of a program; layers' weights in flight.
+    """
+
+    rows: int = 16
+    parts: int = 1
+    fast: bool = False
+    warps: int = 8
+    stages: int = 2
+
+
+def choose_plan(sizes: Sizes, batch_size: int, itemsize: int, programs: int, shared_bytes: int) -> Plan:
+    """The plan for a model, a batch and a device.
+
+    The least tile that needs no more programs than run at once: each program reads all weights for
+    every sample, so tiles grow before the reading starts over. Then as few parts as let the weights
+    of one be copied while those of another are used.
+
+    Args:
+        sizes: of the model.
+        batch_size: rows.
+        itemsize: bytes of a weight.
+        programs: that run at the same time, one to a multiprocessor.
+        shared_bytes: shared memory of a program.
+    """
+    rows = next((rows for rows in TILES if -(-batch_size // rows) <= programs), TILES[-1])
+    plan = Plan(rows=rows)
+    while plan.parts < sizes.residual // 16 and _in_flight(sizes, plan, itemsize) > shared_bytes:
+        plan = replace(plan, parts=2 * plan.parts)
+    return plan if _in_flight(sizes, plan, itemsize) <= shared_bytes else replace(plan, stages=1)
+
+
+def _in_flight(sizes: Sizes, plan: Plan, itemsize: int) -> int:
+    """Bytes of shared memory the layer loop or the output loop needs, about."""
+    width, wide = sizes.residual // plan.parts, sizes.skips * sizes.chunk
+    layer = width * ((2 * sizes.kernel_size + 1) * sizes.residual + wide)
+    inputs = plan.rows * sizes.residual * (sizes.kernel_size + 2)
+    output = sizes.chunk * (wide + sizes.codes) + plan.rows * wide
+    return itemsize * max(layer + inputs, output)
+
+
+def pack_network(network: Network, dtype: torch.dtype, device: torch.device | str) -> Packed:
+    """The arrays the kernels read, from those of a model."""
+    return pack(network.parameters, network.dilations, network.decoded, thresholds(network.quantization_channels),
+                network.residual_scale, network.skip_scale, network.input_tanh, network.lpc_order, dtype, device)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Where some rows of a batch have their conditioning from.
+
+    Attributes:
+        rows: of the batch.
+        picks: rows of the conditioning, one for each.
+        origin: the tick at which the rows began.
+    """
+
+    rows: NDArray[np.int64]
+    picks: NDArray[np.int64]
+    blocks: FrameBlocks
+    origin: int
+
+    def without(self, rows: Sequence[int]) -> Source:
+        kept = ~np.isin(self.rows, rows)
+        return replace(self, rows=self.rows[kept], picks=self.picks[kept])
+
+    def copy(self) -> Source:
+        return replace(self, blocks=self.blocks.copy())
+
+
+class TritonState(State):
+    """Tensors of the rows on the device, and where their conditioning comes from.
+
+    `position` counts the samples since `start`; a row that was admitted later has made fewer.
+    """
+
+    def __init__(self, packed: Packed, rows: Rows, plan: Plan, silence: int) -> None:
+        self.packed, self.plan = packed, plan
+        self.position, self.batch_size, self.rows = 0, len(rows.seeds), rows
+        self.memory = make_memory(packed, self.batch_size)
+        self.silence = silence
+        self.sources: list[Source] = []
+        self.table = torch.zeros(0)
+        self.prediction: Tensor | None = None
+        self.table_end = 0  # the tick up to which the table holds
+
+    def copy(self) -> TritonState:
+        other = object.__new__(TritonState)
+        other.__dict__.update(self.__dict__)
+        other.memory = self.memory.copy()
+        other.sources = [source.copy() for source in self.sources]
+        return other  # a table is never written, so both may read it
+
+    def begin(self, source: Source, rows: Rows) -> None:
+        """Let the rows of a source begin at this position, drawing as `rows` says."""
+        index = source.rows
+        self.sources = [*self.emptied(index), source]
+        self.rows = Rows(*(_put(getattr(self.rows, name), index, getattr(rows, name))
+                           for name in ("seeds", "streams", "temperature", "min_p")))
+        self.memory.begin(self.packed, index.tolist(), self.position, self.silence, rows.seeds, rows.streams,
+                          rows.temperature, rows.min_p)
+        self.table_end = 0
+
+    def emptied(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Source]:
+        """The sources of the other rows."""
+        return [source for source in (source.without(list(rows)) for source in self.sources) if len(source.rows)]
+
+
+class TritonEngine(AbstractEngine):
+    """WaveNet of any depth on an NVIDIA GPU, batches of any size.
+
+    Args:
+        network: the weights.
+        conditioning: used where `start` is given none; None holds the bias.
+        precision: "f16", "bf16" or "f32", of weights and of what enters a product; sums are float32.
+        device: a CUDA device, None the current one. "cpu" only where Triton interprets its kernels
+            ($TRITON_INTERPRET=1), for tests.
+        plan: how kernels are launched; None lets `choose_plan` decide for each batch. Batches that
+            must agree to the last bit whatever their size need a fixed one.
+
+    Raises:
+        EngineUnavailableError: no GPU that can run it, or a model too wide for a tile.
+    """
+
+    name = "triton"
+
+    def __init__(self, network: Network, conditioning: Conditioning | None = None, precision: str = "f16",
+                 device: str | None = None, plan: Plan | None = None) -> None:
+        self.network, self.precision, self.plan = network, precision, plan
+        self.device = find_device(device)
+        self.packed = pack_network(network, DTYPES[precision], self.device)
+        sizes = self.packed.sizes
+        if sizes.codes > MAX_CODES or sizes.residual > MAX_RESIDUAL:
+            raise EngineUnavailableError(
+                f"the triton engine runs models of at most {MAX_RESIDUAL} residual channels and {MAX_CODES} codes, "
+                f"this one has {network.residual_channels} and {network.quantization_channels}; "
+                f'use engine="reference" with device="cuda"')
+        self.default_conditioning = conditioning or TableConditioning(
+            network.parameters["dilated_bias"][None, None], hop_length=80)
+        self.silence = silence_code(network.quantization_channels)
+
+    @cached_property
+    def _limits(self) -> tuple[int, int]:
+        """Multiprocessors, and bytes of shared memory of a program."""
+        if self.device.type != "cuda":
+            return 1, 1 << 18
+        facts: Any = torch.cuda.get_device_properties(self.device)
+        return facts.multi_processor_count, facts.shared_memory_per_block_optin
+
+    def plan_for(self, batch_size: int) -> Plan:
+        """How a batch of this size is launched."""
+        if self.plan is not None:
+            return self.plan
+        return choose_plan(self.packed.sizes, batch_size, self.packed.gate.element_size(), *self._limits)
+
+    def start(self, batch_size: int = 1, conditioning: Conditioning | None = None,
+              seeds: int | Sequence[int] = 0, streams: Sequence[int] | None = None,
+              temperature: float | Sequence[float] = 1.0, min_p: float | Sequence[float] = 0.0) -> TritonState:
+        rows = make_rows(batch_size, seeds, streams, temperature, min_p)
+        source = self._source(np.arange(batch_size), 0, conditioning)
+        state = TritonState(self.packed, rows, self.plan_for(batch_size), self.silence)
+        state.begin(source, rows)
+        return state
+
+    def retire(self, state: TritonState, rows: Sequence[int]) -> None:
+        """End these rows: from now on they give silence, and cost nothing once their whole tile is retired.
+
+        Raises:
+            ConfigError: a row that is not in the batch.
+        """
+        index = self._rows_of(state, rows)
+        state.memory.active[torch.from_numpy(index).to(self.device)] = 0
+        state.sources = state.emptied(index)
+        state.table_end = 0
+
+    def admit(self, state: TritonState, rows: Sequence[int], conditioning: Conditioning | None = None,
+              seeds: int | Sequence[int] = 0, streams: Sequence[int] | None = None,
+              temperature: float | Sequence[float] = 1.0, min_p: float | Sequence[float] = 0.0) -> None:
+        """Begin new utterances in these rows, which end there if they have not yet; the others go on.
+
+        A new row's samples are those of a batch of its own, from its sample 0 on.
+
+        Args:
+            rows: of the batch.
+            conditioning, seeds, streams, temperature, min_p: of the new rows, as in `start`.
+
+        Raises:
+            ConfigError: a row that is not in the batch, or what `start` would refuse.
+        """
+        index = self._rows_of(state, rows)
+        drawn = make_rows(len(index), seeds, streams, temperature, min_p)
+        source = self._source(index, state.position, conditioning)
+        hops = {other.blocks.conditioning.hop_length for other in state.emptied(index)}
+        if hops - {source.blocks.conditioning.hop_length}:
+            raise ConfigError(f"all rows of a batch share one hop_length, {hops.pop()}; "
+                              f"found {source.blocks.conditioning.hop_length}")
+        state.begin(source, drawn)
+
+    def step(self, state: State, num_samples: int, uniforms: ArrayLike | None = None) -> NDArray[np.int64]:
+        state, num_samples = self._own(state), check_num_samples(num_samples)
+        given = None
+        if uniforms is not None:
+            given = torch.from_numpy(check_uniforms(uniforms, state.batch_size, num_samples)).to(self.device)
+        codes = torch.full((state.batch_size, num_samples), self.silence, dtype=torch.int32, device=self.device)
+        for part in self._launches(state, num_samples):
+            drawn = codes[:, part].contiguous()
+            self._launch(batch.generate, state, drawn, uniforms=None if given is None else given[:, part].contiguous())
+            codes[:, part] = drawn
+        return codes.cpu().numpy().astype(np.int64)
+
+    def logits(self, codes: ArrayLike, conditioning: Conditioning | None = None) -> NDArray[np.float32]:
+        forced = check_codes(codes, self.network.quantization_channels)
+        return self.force(self.start(len(forced), conditioning), forced)
+
+    def force(self, state: State, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Feed codes int64 (B, n) in place of drawn ones; logits float32 (B, n, Q) that predict them."""
+        return self._forced(state, codes, batch.generate, True, forced=True)
+
+    def prefill(self, state: State, codes: ArrayLike, want_logits: bool = False) -> NDArray[np.float32] | None:
+        """Feed codes integers (B, n) as `force` does, all time steps at once: much faster, the same state.
+
+        Returns:
+            float32 (B, n, Q) logits that predict the codes if wanted, else None.
+
+        Raises:
+            ConfigError: codes of another batch size or out of range.
+        """
+        known = check_codes(codes, self.network.quantization_channels)
+        if len(known) != state.batch_size:
+            raise ConfigError(f"codes must have shape ({state.batch_size}, T) for this state, found {known.shape}")
+        logits = self._forced(state, known, prefill.prefill, want_logits)
+        return logits if want_logits else None
+
+    def layer_inputs(self, state: TritonState) -> NDArray[np.float32]:
+        """What entered each layer at the latest sample, (B, L, R): to compare engines layer by layer."""
+        latest = [ring[(state.position - 1) % len(ring)] for ring in
+                  (self.packed.ring(state.memory.rings, layer) for layer in range(self.network.num_layers))]
+        return torch.stack(latest, 1)[..., :self.network.residual_channels].float().cpu().numpy()
+
+    def _own(self, state: State) -> TritonState:
+        if not isinstance(state, TritonState) or state.packed is not self.packed:
+            raise ConfigError(f"this {type(state).__name__} is of another engine; take one of this engine's start()")
+        return state
+
+    def _rows_of(self, state: State, rows: Sequence[int]) -> NDArray[np.int64]:
+        index = np.asarray(list(rows))
+        size = self._own(state).batch_size
+        if index.dtype.kind not in "iu" or len(set(index.tolist())) != len(index) or not (
+                (index >= 0) & (index < size)).all():
+            raise ConfigError(f"rows must be different whole numbers in [0, {size}), found {list(rows)}")
+        return index.astype(np.int64)
+
+    def _source(self, rows: NDArray[np.int64], origin: int, conditioning: Conditioning | None) -> Source:
+        conditioning = conditioning or self.default_conditioning
+        check_conditioning(conditioning, len(rows))
+        network = self.network
+        blocks = FrameBlocks(conditioning, (network.num_layers, 2 * network.residual_channels),
+                             order=network.lpc_order)
+        blocks.at(0)  # a condition that is missing or not finite is refused here, not after the first samples
+        picks = np.arange(len(rows)) % conditioning.batch_size
+        return Source(rows, picks, blocks, origin)
+
+    def _forced(self, state: State, codes: NDArray[np.int64], kernel: Any, want_logits: bool,
+                **options: Any) -> NDArray[np.float32]:
+        state, width = self._own(state), self.network.quantization_channels
+        known = torch.from_numpy(np.ascontiguousarray(codes, np.int32)).to(self.device)
+        found = np.zeros((*codes.shape, width), np.float32) if want_logits else np.zeros(0, np.float32)
+        for part in self._launches(state, codes.shape[1]):
+            some = known[:, part].contiguous()
+            logits = None
+            if want_logits:
+                logits = torch.empty(*some.shape, self.packed.sizes.codes, device=self.device)
+            self._launch(kernel, state, some, logits=logits, **options)
+            if logits is not None:
+                found[:, part] = logits[..., :width].cpu().numpy()
+        return found
+
+    def _launches(self, state: TritonState, num_samples: int) -> Any:
+        """Slices of the samples, each with conditioning on the device; the state moves on after each."""
+        done = 0
+        while done < num_samples:
+            if state.position >= state.table_end:
+                self._fill_table(state)
+            stop = min(num_samples, done + LAUNCH_SAMPLES, done + state.table_end - state.position)
+            yield slice(done, stop)
+            state.position += stop - done
+            done = stop
+
+    def _launch(self, kernel: Any, state: TritonState, codes: Tensor, **arguments: Any) -> None:
+        """Run a kernel by the state's plan, or by the next more modest one if the device lacks memory for it."""
+        while state.sources:
+            plan = state.plan
+            hop = state.sources[0].blocks.conditioning.hop_length
+            try:
+                kernel(self.packed, state.memory, state.table, hop, state.position, codes, **arguments,
+                       prediction=state.prediction, rows=plan.rows, parts=plan.parts, fast=plan.fast,
+                       warps=plan.warps, stages=plan.stages)
+                return
+            except OutOfResources as error:  # is raised before anything runs
+                state.plan = self._more_modest(plan, error)
+
+    def _more_modest(self, plan: Plan, error: OutOfResources) -> Plan:
+        if plan.stages > 1:
+            return replace(plan, stages=1)
+        if plan.parts < self.packed.sizes.residual // 16:
+            return replace(plan, parts=2 * plan.parts)
+        raise EngineUnavailableError(f'the model does not fit this GPU ({error}); use engine="reference" with '
+                                     f'device="cuda"') from error
+
+    def _fill_table(self, state: TritonState) -> None:
+        """Put the conditioning frames from the state's position on onto the device, as many as TABLE_BYTES hold."""
+        if not state.sources:
+            state.table_end = state.position + LAUNCH_SAMPLES
+            return
+        sizes, frames, predictions, first = self.packed.sizes, [], [], 0
+        shared = len(state.sources) == 1 and state.sources[0].blocks.conditioning.batch_size == 1
+        rows = 1 if shared else sum(len(source.rows) for source in state.sources)
+        limit = max(1, TABLE_BYTES // (rows * sizes.layers * 2 * sizes.residual * 4))
+        end = state.position + LAUNCH_SAMPLES * 1024
+        for source in state.sources:
+            hop = source.blocks.conditioning.hop_length
+            block, first_frame, _ = source.blocks.at(state.position - source.origin)
+            begin = (state.position - source.origin) // hop
+            some = slice(begin - first_frame, min(block.shape[1], begin - first_frame + limit))
+            picks = source.picks[:1] if shared else source.picks
+            frames.append(pack_frames(block[picks, some], sizes.residual))
+            if self.network.lpc_order:
+                coefficients = source.blocks.prediction
+                predictions.append(coefficients[picks % len(coefficients), some])
+            # What no source has, the first one lends to rows that are retired: they read it and no one listens.
+            index = torch.from_numpy(source.rows).to(self.device) if first else slice(None)
+            state.memory.table_row[index] = 0
+            state.memory.table_origin[index] = source.origin + begin * hop
+            if not shared:
+                places = torch.arange(first, first + len(picks), dtype=torch.int32, device=self.device)
+                state.memory.table_row[torch.from_numpy(source.rows).to(self.device)] = places
+            first += len(picks)
+            end = min(end, source.origin + (begin + some.stop - some.start) * hop)
+        state.table = torch.from_numpy(_stacked(frames)).to(self.device)
+        if predictions:
+            state.prediction = torch.from_numpy(_stacked(predictions)).to(self.device)
+        state.table_end = end
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device the engine runs on.
+
+    Raises:
+        EngineUnavailableError: it is not an NVIDIA GPU the kernels run on.
+        ConfigError: no such device.
+    """
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    try:
+        device = torch.device(name or ("cpu" if interpreted else "cuda"))
+    except RuntimeError:
+        raise ConfigError(f'no device "{name}"; give "cuda" or "cuda:1"') from None
+    if interpreted:
+        return torch.device("cpu")
+    if device.type != "cuda":
+        raise EngineUnavailableError(f'the triton engine runs on NVIDIA GPUs only, not on device "{name}"; '
+                                     f'use engine="numba" or "reference"')
+    if not torch.cuda.is_available():
+        raise EngineUnavailableError('the triton engine needs an NVIDIA GPU, and torch finds none here; '
+                                     'use engine="numba" or "reference"')
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        raise ConfigError(f'no device "{name}": there are {torch.cuda.device_count()}')
+    if torch.version.hip or torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
+        raise EngineUnavailableError(f"the triton engine needs an NVIDIA GPU of compute capability 8.0 (A100) or "
+                                     f'newer, {torch.cuda.get_device_name(device)} is not; use engine="reference"')
+    return device
+
+
+def _put(array: NDArray[Any], index: NDArray[np.int64], values: NDArray[Any]) -> NDArray[Any]:
+    out = array.copy()
+    out[index] = values
+    return out
+
+
+def _stacked(arrays: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Rows of all arrays (P, frames, ..) one below the other, with zeros behind the shorter ones' frames."""
+    if len(arrays) == 1:
+        return np.ascontiguousarray(arrays[0])
+    out = np.zeros((sum(map(len, arrays)), max(array.shape[1] for array in arrays), *arrays[0].shape[2:]), np.float32)
+    start = 0
+    for array in arrays:
+        out[start:start + len(array), :array.shape[1]] = array
+        start += len(array)
+    return out
