@@ -78,7 +78,7 @@ def test_the_gpu_engine_says_what_is_missing(model, monkeypatch, caplog):
             caplog.at_level(logging.INFO, logger="wavegen.engines"):
         build_engine(model, "auto", device="cuda")
     assert 'the only engine that runs on device "cuda": the triton engine needs an NVIDIA GPU' in caplog.text
-    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.setitem(sys.modules, "triton.runtime.errors", None)
     monkeypatch.delitem(sys.modules, "wavegen.engines.triton_engine", raising=False)
     with pytest.raises(EngineUnavailableError, match="needs the package triton, which exists for Linux only"):
         build_engine(model, "triton")
