@@ -80,6 +80,16 @@ def test_features_join_the_other_conditions():
     assert not torch.allclose(both[0], other[0]) and torch.allclose(both[1], other[1])
 
 
+def test_a_label_may_be_a_mixture_of_labels():
+    network, features = _network(label=True, progress_steps=4), _features(2)
+    length = torch.tensor([100, 90])
+    def told(label):
+        return network(ConditioningInputs(label=label, num_samples=length, features=features), 0, 9)
+    assert torch.allclose(told(torch.tensor([[1.0, 0.0], [0.0, 1.0]])), told(torch.tensor([0, 1])), atol=1e-6)
+    middle = told(torch.tensor([[0.5, 0.5], [0.5, 0.5]]))
+    assert not torch.allclose(middle, told(torch.tensor([0, 1]))) and middle.isfinite().all()
+
+
 @pytest.mark.parametrize(("features", "message"), [
     (None, "conditioned on frames of 3 features; none were given"),
     (torch.zeros(1, 4, 9), r"features \(B, 3, frames\), found \(1, 4, 9\)"),

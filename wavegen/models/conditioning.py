@@ -23,8 +23,9 @@ class ConditioningInputs:
     """The conditions of a batch; None where a model has no such condition.
 
     Attributes:
-        label: int64 (B,), index into the vocabulary's labels.
-        speaker: int64 (B,), index into the vocabulary's speakers.
+        label: int64 (B,), index into the vocabulary's labels; or float (B, labels), the share of each in
+            a mixture, as on the way from one sound to another.
+        speaker: int64 (B,), index into the vocabulary's speakers; or float (B, speakers).
         num_samples: int64 (B,), intended length of the clip, which drives the progress clock.
         start_frame: int64 (B,), conditioning frame of the first sample of a window; None is 0.
         features: float (B, C, F), frames of the whole clip from its frame 0 on, also where a window
@@ -123,7 +124,7 @@ class ConditioningNetwork(nn.Module):
         rows = {kind: columns[kind] for kind in self.tables}
         hidden: Tensor = torch.zeros((), device=self.hidden.weight.device)
         for kind, table in self.tables.items():
-            hidden = hidden + table[rows[kind]][:, None]
+            hidden = hidden + _entries(table, rows[kind])[:, None]
         if self.config.progress_steps:
             hidden = hidden + self._progress(inputs, rows, start_frame, num_frames)
         if self.config.features:
@@ -149,7 +150,7 @@ class ConditioningNetwork(nn.Module):
         total: Tensor = self.duration * torch.log2(length / 4096.0)[..., None]
         for kind, clock in self.clocks.items():
             row = rows[kind] if kind != "any" else torch.zeros_like(batch[:, 0])
-            nodes = clock[row]  # (B, P + 2, C)
+            nodes = _entries(clock, row)  # (B, P + 2, C)
             inside = nodes[batch, lower] * (1 - weight) + nodes[batch, lower + 1] * weight
             after = nodes[:, steps + 1][:, None]
             total = total + torch.where((progress >= 1)[..., None], after, inside)
@@ -172,3 +173,11 @@ class ConditioningNetwork(nn.Module):
         seen = features.transpose(1, 2)[clip, frame].to(self.feature_weight.dtype)  # (B, num_frames + 2 context, C)
         windows = torch.cat([seen[:, i : i + num_frames] for i in range(2 * context + 1)], dim=2)
         return windows @ self.feature_weight + self.feature_bias
+
+
+def _entries(table: Tensor, which: Tensor | None) -> Tensor:
+    """Rows of a table (N, ...) by number (B,), or their mixture by shares (B, N): (B, ...)."""
+    assert which is not None
+    if not which.is_floating_point():
+        return table[which]
+    return torch.tensordot(which.to(table.dtype), table, dims=1)

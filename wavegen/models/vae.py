@@ -218,10 +218,11 @@ class Encoder(nn.Module):
         self.compute_dtype = torch.float32
         self.stages = nn.ModuleList()
         inputs = 1
-        for stride, channels in zip(config.strides, config.channels, strict=True):
-            self.stages.append(PolyphaseConv(inputs, channels, config.taps, down=stride, gain=math.sqrt(2)))
-            self.stages.append(nn.Sequential(*(ResidualLayer(channels, config.taps)
-                                               for _ in range(config.residual_layers))))
+        for place, (stride, channels) in enumerate(zip(config.strides, config.channels, strict=True), start=1):
+            # Latent frames do not look at each other: most models have one, or few, in a window.
+            taps = config.taps if place < len(config.strides) else 1
+            self.stages.append(PolyphaseConv(inputs, channels, taps, down=stride, gain=math.sqrt(2)))
+            self.stages.append(nn.Sequential(*(ResidualLayer(channels, taps) for _ in range(config.residual_layers))))
             inputs = channels
         self.head = PolyphaseConv(inputs, outputs, gain=0.5)
 
@@ -229,7 +230,9 @@ class Encoder(nn.Module):
         h = companded[:, :, None].to(_working(companded, self.compute_dtype))
         for place, (convolution, residual) in enumerate(zip(self.stages[::2], self.stages[1::2], strict=True)):
             h = residual(convolution(functional.silu(h) if place else h))
-        hidden: Tensor = self.head(functional.silu(h)).to(companded.dtype)
+        # Of one size whatever the clip: an odd one must not throw its latents far from all others.
+        h = functional.rms_norm(functional.silu(h), (h.shape[2],), eps=1e-4)
+        hidden: Tensor = self.head(h).to(companded.dtype)
         return hidden
 
 
