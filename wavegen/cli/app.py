@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from wavegen import __version__
-from wavegen.cli import measure, speak, train
+from wavegen.cli import latents, measure, speak, train
 from wavegen.cli.info import info
 from wavegen.cli.logs import log_to_stderr
 from wavegen.cli.options import Session, Verbose
@@ -49,6 +49,9 @@ for command, name in (
     (train.train, "train"),
     (train.export, "export"),
     (speak.synth, "synth"),
+    (latents.encode, "encode"),
+    (latents.decode, "decode"),
+    (latents.morph, "morph"),
     (measure.evaluate, "eval"),
     (measure.bench, "bench"),
     (info, "info"),

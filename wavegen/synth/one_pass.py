@@ -57,17 +57,13 @@ class OnePassEngine:
         self.model, self.device = model.to(device or "cpu"), torch.device(device or "cpu")
         self._channels = quantization_channels
 
-    def generate(self, latents: torch.Tensor, label_id: int | None = None,
-                 speaker_id: int | None = None) -> np.ndarray:
+    def generate(self, latents: torch.Tensor, inputs: ConditioningInputs) -> np.ndarray:
         """The waveform of one clip: float32 (T,).
 
         Args:
             latents: (1, Z) or (1, C, F).
-            label_id, speaker_id: what the model is told; None where it is not.
+            inputs: what the model is told.
         """
-        ids = [None if number is None else torch.tensor([number], device=self.device)
-               for number in (label_id, speaker_id)]
         with torch.inference_mode():
-            inputs = ConditioningInputs(label=ids[0], speaker=ids[1])
-            companded = self.model.generate(latents.to(self.device), inputs)[0]
+            companded = self.model.generate(latents.to(self.device), inputs.to(self.device))[0]
         return from_companded(companded.cpu().numpy(), self._channels)

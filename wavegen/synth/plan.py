@@ -45,6 +45,15 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Blend:
+    """Where a row's label and speaker are on the way to: each is a mixture, of this share the other's."""
+
+    label_id: int | None
+    speaker_id: int | None
+    share: float
+
+
+@dataclass(frozen=True)
 class Plan:
     """One label of one clip, checked and measured: a row of an engine's batch."""
 
@@ -58,6 +67,7 @@ class Plan:
     stream: int
     temperature: float
     min_p: float
+    blend: Blend | None = None
 
 
 def plan_clip(request: Request, spec: ModelFolder) -> tuple[Plan, ...]:
@@ -116,11 +126,13 @@ def _plan_label(request: Request, spec: ModelFolder, label: str | None, speaker:
     window, rate = window_samples(spec.model), spec.audio.sample_rate
     if request.seconds is not None:
         intended = round(request.seconds * rate)
-    elif window is not None:
+    elif window is not None and not conditioning.progress_steps:
         intended = window
     else:
-        intended = _usual_samples(spec, label_id, speaker_id, seed, stream)
+        intended = min(_usual_samples(spec, label_id, speaker_id, seed, stream), window or 2**63)
     tail = round(TAIL_SECONDS * spec.audio.sample_rate) if conditioning.progress_steps else 0
+    if window is not None:
+        tail = max(0, min(tail, window - intended))
     if window is not None and intended > window:
         raise ConfigError(f'seconds is {request.seconds}, but the clips of model "{spec.name}" are {window / rate:g} s '
                           f"({window} samples) long; ask for no more")

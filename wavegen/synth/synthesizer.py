@@ -19,11 +19,12 @@ from wavegen.engines import AbstractEngine, ModelConditioning, build_engine
 from wavegen.errors import ConfigError
 from wavegen.models import ConditioningInputs
 from wavegen.synth.one_pass import OnePassEngine, draw_latents
-from wavegen.synth.plan import Plan, Request, clip_samples, is_one_pass, pause_samples, plan_clip, window_samples
+from wavegen.synth.plan import Blend, Plan, Request, clip_samples, is_one_pass, pause_samples, plan_clip, window_samples
 
 BLOCK_SAMPLES = 4096  # an engine call: long enough to cost nothing, short enough to interrupt
 MAX_ROWS = 16  # rows of an engine's batch
 CUT_FADE_MS = 10.0  # where a window is not given to its end
+Towards = tuple[Request, float]  # a request that another is mixed with, and its share
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,12 +228,16 @@ class Synthesizer:
             for number, plans in enumerate(clips)
         ]
 
-    def decode(self, latents: Sequence[torch.Tensor], requests: Sequence[Request]) -> list[AudioChunk]:
+    def decode(self, latents: Sequence[torch.Tensor], requests: Sequence[Request],
+               num_samples: Sequence[int] | None = None, towards: Sequence[Towards | None] | None = None,
+               ) -> list[AudioChunk]:
         """The clip of each request, from latents that are given instead of drawn.
 
         Args:
             latents: float (Z,), or (C, F) whose F says how long the clip is, on the CPU; one for each request.
             requests: with one label each; `seconds` and the seed of the latents play no part.
+            num_samples: length of each clip; None is all the latents describe.
+            towards: another request for each, whose label and speaker are mixed in, and its share.
 
         Raises:
             ConfigError: a request does not fit the model, or the model has no latents.
@@ -242,12 +247,16 @@ class Synthesizer:
             raise ConfigError(f'model "{self.spec.name}" is a {self.spec.model.family}, which has no latents to decode')
         clips = []
         self._report = self._no_report()
-        for given, request in zip(latents, requests, strict=True):
+        for place, (given, request) in enumerate(zip(latents, requests, strict=True)):
             (plan,) = plan_clip(replace(request, seconds=None), self.spec)
             # A sequence of latents may be several windows long.
             windows = given.shape[1] / self.model.latent_shape[1] if given.ndim == 2 else 1
-            num_samples = round(plan.num_samples * windows)
-            plan = replace(plan, intended_samples=num_samples, num_samples=num_samples)
+            whole = round(self.spec.model.num_samples * windows)
+            length = whole if num_samples is None else min(whole, num_samples[place])
+            plan = replace(plan, intended_samples=length, num_samples=length)
+            if towards is not None and (other := towards[place]) is not None:
+                (target,) = plan_clip(replace(other[0], seconds=None), self.spec)
+                plan = replace(plan, blend=Blend(target.label_id, target.speaker_id, other[1]))
             blocks = list(self._blocks([plan], BLOCK_SAMPLES, [given[None].float()]))
             clips.append(AudioChunk(np.concatenate([block[0] for block in blocks]), self.sample_rate))
         return clips
@@ -339,9 +348,9 @@ class Synthesizer:
         waveforms = np.zeros((len(plans), max(plan.num_samples for plan in plans)), np.float32)
         for row, plan in enumerate(plans):
             given = latents[row] if latents else draw_latents(self.model, plan.seed, plan.stream, plan.temperature)
-            window = engine.generate(given, plan.label_id, plan.speaker_id)
+            window = engine.generate(given, self._named([plan]))
             clip = window[: plan.num_samples]
-            if len(clip) < len(window):
+            if len(clip) < len(window) and latents is None:  # what is decoded ends where its original did
                 clip = levels.fade(clip, self.sample_rate, 0.0, CUT_FADE_MS)
             waveforms[row, : len(clip)] = clip
         self._report += replace(self._no_report(), num_samples=sum(plan.num_samples for plan in plans),
@@ -358,13 +367,30 @@ class Synthesizer:
             # The temperature is that of the codes.
             drawn = latents or [draw_latents(self.model, plan.seed, plan.stream) for plan in plans]
             features = self.model.features(torch.cat([*drawn]))
-        inputs = ConditioningInputs(
-            label=torch.tensor([plan.label_id for plan in plans]) if told.label else None,
-            speaker=torch.tensor([plan.speaker_id for plan in plans]) if told.speaker else None,
-            num_samples=torch.tensor([plan.intended_samples for plan in plans]),
-            features=features,
+        lengths = torch.tensor([plan.intended_samples for plan in plans])
+        return ModelConditioning(self._network, replace(self._named(plans), num_samples=lengths, features=features))
+
+    def _named(self, plans: Sequence[Plan]) -> ConditioningInputs:
+        """Label and speaker of each row, as numbers, or as shares where a row is a mixture."""
+        vocabulary, told = self.spec.vocabulary, self.spec.model.conditioning
+
+        def column(ids: list[Any], others: list[Any], count: int) -> torch.Tensor:
+            if all(plan.blend is None for plan in plans):
+                return torch.tensor(ids)
+            shares = torch.zeros(len(plans), count)
+            for row, plan in enumerate(plans):
+                share = plan.blend.share if plan.blend else 0.0
+                shares[row, ids[row]] += 1 - share
+                shares[row, others[row]] += share
+            return shares
+
+        blends = [plan.blend or Blend(plan.label_id, plan.speaker_id, 0.0) for plan in plans]
+        return ConditioningInputs(
+            label=column([plan.label_id for plan in plans], [blend.label_id for blend in blends],
+                         len(vocabulary.labels)) if told.label else None,
+            speaker=column([plan.speaker_id for plan in plans], [blend.speaker_id for blend in blends],
+                           len(vocabulary.speakers)) if told.speaker else None,
         )
-        return ModelConditioning(self._network, inputs)
 
     def _decoder(self, batch_size: int, conditioning: ModelConditioning | None) -> Callable[[np.ndarray], np.ndarray]:
         """Codes (B, n) to waveforms (B, n), block after block."""
