@@ -7,8 +7,11 @@ import pytest
 from networks import make_wavenet
 from wavegen.config import Calibration, PrecisionFigures
 from wavegen.engines import build_engine
+from wavegen.engines.numba_engine import KERNELS_VARIABLE, speed_order
 from wavegen.engines.precision import choose_precision, short
+from wavegen_kernels.cpu import host
 
+needs_vectors = pytest.mark.skipif(host.vector_target() is None, reason="no vector instruction set known here")
 ORDER = ("i8", "i8x15", "i16", "f32")
 
 
@@ -33,6 +36,18 @@ def calibration(limit=1e-3, **kl):
 )
 def test_auto_takes_the_fastest_that_is_close_enough(measured, order, expected, reason):
     assert choose_precision(measured, order) == (expected, reason)
+
+
+@pytest.mark.parametrize(
+    ("products", "expected"),
+    [("vnni", ORDER), ("avx512bw", ("i16", "f32")), ("avx2", ("i16", "f32")), ("generic", ("f32",))],
+)
+@needs_vectors
+def test_the_order_follows_from_the_instructions(products, expected, monkeypatch):
+    monkeypatch.setattr(host, "integer_products", lambda: products)
+    assert speed_order() == expected
+    monkeypatch.setenv(KERNELS_VARIABLE, "plain")
+    assert speed_order() == ("f32",), "plain loops multiply integers one by one"
 
 
 def test_numbers_are_said_in_short():
