@@ -58,7 +58,7 @@ def tiny_spec(conditional: bool = True, name: str = "tiny", **sizes: Any) -> Mod
     )
 
 
-def tiny_family(family: str, folder: Path, **told: Any) -> Path:
+def tiny_family(family: str, folder: Path, latent_noise: str = "learned", **told: Any) -> Path:
     """A model folder of a family of fixed windows of 512 samples: wgan, vae, or vae_wavenet.
 
     Args:
@@ -75,8 +75,8 @@ def tiny_family(family: str, folder: Path, **told: Any) -> Path:
         model: Any = WGANConfig.model_validate({"num_samples": 512, "latent_channels": 5, "channels": (8, 8),
                                                 "strides": (8, 8), "kernel_size": 16, "conditioning": told})
     else:
-        model = VAEConfig.model_validate({"num_samples": 512, "latent_channels": 3, "encoder": conv,
-                                          "decoder": decoder})
+        model = VAEConfig.model_validate({"num_samples": 512, "latent_channels": 3, "latent_noise": latent_noise,
+                                          "encoder": conv, "decoder": decoder})
     spec = tiny_spec(name=folder.name).model_copy(update={"model": model})
     return save_model(folder, tiny_model(spec), spec)
 

@@ -36,6 +36,20 @@ class Spoken:
     report: Report
 
 
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Recordings and what an auto-encoder makes of them.
+
+    Attributes:
+        found, wanted: float32 (T,) each, reconstruction and recording.
+        names: ids of the recordings.
+    """
+
+    found: list[np.ndarray]
+    wanted: list[np.ndarray]
+    names: list[str]
+
+
 def all_requests(
     synthesizer: Synthesizer, seeds: int, temperature: float = 1.0, min_p: float = 0.0
 ) -> list[Request]:

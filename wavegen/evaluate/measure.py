@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,24 @@ from wavegen.data.store import Store
 from wavegen.engines.calibration import divergence
 from wavegen.engines.packing import network_of
 from wavegen.errors import ConfigError
+from wavegen.evaluate.autoencoding import distances, evidence_bound, reconstruct
 from wavegen.evaluate.calibrate import check_store, excerpt
-from wavegen.evaluate.clips import Progress, Spoken, all_requests, recordings, speak_all, spread
+from wavegen.evaluate.clips import Pairs, Progress, Spoken, all_requests, recordings, speak_all, spread
+from wavegen.evaluate.newness import diversity_beside, newness
 from wavegen.metrics.bits import bits_per_sample
 from wavegen.metrics.clips import ClipCheck, check_clip, rates
 from wavegen.metrics.frechet import frechet_distance
+from wavegen.metrics.inception import inception_score, modified_inception_score
 from wavegen.metrics.judge import Judge, Verdict, load_judges
 from wavegen.synth import Request, Synthesizer, load
 from wavegen.synth.one_pass import OnePassEngine
+from wavegen.synth.plan import is_one_pass
 
 ENGINE_SAMPLES = 20_000  # of a split, for the bits per sample of the engine
 MAX_REAL_CLIPS = 2000  # of a split, when recordings are heard for comparison
+MAX_RECONSTRUCTIONS = 500  # of a split
+MAX_COMPARED = 300  # clips each, when every two of a label are compared
+MAX_SPOKEN_AGAIN = 100  # the same, by a decoder that speaks code after code
 
 
 @dataclass
@@ -67,10 +74,17 @@ def evaluate(
         progress: told what is done, how many and of how many.
 
     Returns:
-        plain values for JSON: `bits_per_sample`, `engine_bits` (the same by the engine that speaks, on an
-        excerpt, and its divergence from float64), `generated`, `recordings` (the same figures for the
-        split and for as many training clips), speed and machine. Rates and accuracies are shares in
-        [0, 1] or None; `frechet_distance` is to the recordings of the split.
+        plain values for JSON, the same keys for every family; what a family has not is None:
+
+        - `bits_per_sample`: exact for a model that speaks code after code, the ELBO's bound for a vae (its
+          `kind` says which), nothing for a wgan, which gives no likelihood. `engine_bits`: the same by the
+          engine that speaks, on an excerpt, and its divergence from float64;
+        - `reconstructions`: of a vae, distances to the recordings of the split and what the judges hear;
+        - `generated`: faults, speed, what the judges hear, `neighbours` (a ratio far below 1 is copying),
+          `diversity` (a ratio far below 1 is collapse);
+        - `recordings`: the same figures for the split and for as many training clips.
+
+        Rates and accuracies are shares in [0, 1] or None; `frechet_distance` is to the recordings of the split.
 
     Raises:
         ConfigError: a value out of range, or judges that know other labels.
@@ -96,7 +110,7 @@ def evaluate(
         if progress is not None:
             progress("reading", done, len(rows))
 
-    bits = bits_per_sample(synthesizer.model, data, split, on_clip=read)
+    bits = _bits(synthesizer, data, split, read)
     report: dict[str, Any] = {
         "model": synthesizer.spec.name,
         "family": synthesizer.spec.model.family,
@@ -104,9 +118,9 @@ def evaluate(
         "training": synthesizer.spec.training,
         "split": split,
         "store_digest": data.digest,
-        "bits_per_sample": _rounded({"all": bits.mean, "speakers": dict(bits.groups)})
-        | {"clips": bits.num_clips, "samples": bits.num_samples},
+        "bits_per_sample": bits,
         "engine_bits": _engine_bits(synthesizer, data, split),
+        "reconstructions": None,
         "generated": None,
         "recordings": {},
         "judges": {
@@ -135,15 +149,70 @@ def evaluate(
         generated, synthesizer, reference
     )
     report["generated"]["faulty"] = _faulty(requests, generated.checks)
+    report["generated"] |= _company(spoken, data, rows, real)
     report["recordings"][split] = _figures(reference, data)
     if len(train) and split != "train":
         # As many training clips: the distance a perfect model could be expected to have.
         report["recordings"]["train"] = _figures(_hear_recordings(data, train, judges), data, reference)
+    pairs = None
+    if synthesizer.spec.model.family == "vae":
+        chosen = _sample(real, MAX_RECONSTRUCTIONS if is_one_pass(synthesizer.spec.model) else MAX_SPOKEN_AGAIN)
+        pairs = _pairs(synthesizer, data, chosen, progress)
+        again = _hear([pairs.found], data.label_ids[chosen], data.speaker_ids[chosen], data.audio.sample_rate, judges)
+        report["reconstructions"] = _rounded(distances(pairs.found, pairs.wanted, data.audio.sample_rate)) | {
+            "judges": _figures(again, data, reference)["judges"]}
     if html is not None:
         from wavegen.evaluate.page import write_page
 
-        write_page(Path(html), report, spoken, generated.checks, generated.verdicts, synthesizer)
+        write_page(Path(html), report, spoken, generated.checks, generated.verdicts, synthesizer, pairs)
     return report
+
+
+def _bits(synthesizer: Synthesizer, data: Store, split: str, read: Callable[[int], None]) -> dict[str, Any] | None:
+    """Bits per sample, or their bound; None for a family that says nothing about them."""
+    config = synthesizer.spec.model
+    if config.family == "wgan":
+        return None
+    kind, more = "exact", {}
+    if config.family == "vae":
+        bound = evidence_bound(synthesizer.model, data, split, read)
+        bits = bound.bits
+        kind = "reconstruction" if config.latent_noise == "none" else "bound"
+        more = {"reconstruction": bound.reconstruction, "kl_nats": bound.kl_nats,
+                "kl_bits_per_dimension": bound.kl_bits_per_dimension}
+    else:
+        bits = bits_per_sample(synthesizer.model, data, split, on_clip=read)
+    return _rounded({"all": bits.mean, "speakers": dict(bits.groups)}) | {
+        "clips": bits.num_clips, "samples": bits.num_samples, "kind": kind, **_rounded(more)}
+
+
+def _company(spoken: Spoken, data: Store, rows: np.ndarray, real: np.ndarray) -> dict[str, Any]:
+    """Generated clips beside the training split, and beside each other."""
+    found: dict[str, Any] = {"neighbours": None, "diversity": None}
+    if "train" in data.splits:
+        found["neighbours"] = _rounded(newness(spoken.waveforms, data, _sample(rows, MAX_REAL_CLIPS)))
+    ours, theirs = _sample(np.arange(len(spoken.waveforms)), MAX_COMPARED), _sample(real, MAX_COMPARED)
+    recorded = [waveform for group in recordings(data, theirs) for waveform in group]
+    labels = data.label_ids[theirs] if (spoken.label_ids >= 0).all() else np.full(len(theirs), -1)
+    beside = diversity_beside([spoken.waveforms[i] for i in ours], spoken.label_ids[ours], recorded, labels)
+    found["diversity"] = None if beside is None else _rounded(beside)
+    return found
+
+
+def _pairs(synthesizer: Synthesizer, data: Store, rows: np.ndarray, progress: Progress | None) -> Pairs:
+    def tell(done: int) -> None:
+        if progress is not None:
+            progress("reconstructing", done, len(rows))
+
+    found = reconstruct(synthesizer, data, rows, tell)
+    wanted = [waveform for group in recordings(data, rows) for waveform in group]
+    names = [str(data.entry(int(row))["id"]) for row in rows]
+    return Pairs(found, wanted, names)
+
+
+def _sample(rows: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` rows, evenly spread."""
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(np.int64)]
 
 
 def _engine_bits(synthesizer: Synthesizer, data: Store, split: str) -> dict[str, Any] | None:
@@ -161,7 +230,7 @@ def _engine_bits(synthesizer: Synthesizer, data: Store, split: str) -> dict[str,
 def _check_fit(synthesizer: Synthesizer, data: Store, store: str | Path, judges: Mapping[str, Judge]) -> None:
     check_store(synthesizer.spec, data)
     for name, judge in judges.items():
-        if (judge.config.labels, judge.config.speakers) != (data.labels, data.speakers):
+        if judge.config.labels != data.labels or judge.config.speakers not in ((), data.speakers):
             raise ConfigError(
                 f'judge "{name}" knows other labels or speakers than store {store}; '
                 "train one on this store with recipes/judge.py"
@@ -217,12 +286,14 @@ def _figures(heard: Heard, names: Synthesizer | Store, reference: Heard | None =
             right = verdict.labels.argmax(1) == heard.label_ids
             found["label_accuracy"] = right.mean()
             found["labels"] = _by_group(right, heard.label_ids, names.labels)
-        if names.speakers:
+        if names.speakers and verdict.speakers.shape[1]:
             right = verdict.speakers.argmax(1) == heard.speaker_ids
             found["speaker_accuracy"] = right.mean()
             found["speakers"] = _by_group(right, heard.speaker_ids, names.speakers)
         if reference is not None and min(len(heard.checks), len(reference.checks)) > 1:
             found["frechet_distance"] = frechet_distance(verdict.features, reference.verdicts[name].features)
+        found["inception_score"] = inception_score(verdict.labels)
+        found["modified_inception_score"] = modified_inception_score(verdict.labels)
         figures["judges"][name] = _rounded(found)
     return figures
 

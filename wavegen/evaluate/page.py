@@ -12,13 +12,14 @@ import numpy as np
 from wavegen.audio import io
 from wavegen.audio.atomic import atomic_write
 from wavegen.errors import ConfigError
-from wavegen.evaluate.clips import Spoken
-from wavegen.evaluate.report import table
+from wavegen.evaluate.clips import Pairs, Spoken
+from wavegen.evaluate.report import bits_lines, company_lines, table
 from wavegen.metrics.clips import ClipCheck
 from wavegen.metrics.judge import Verdict
 from wavegen.synth import Synthesizer
 from wavegen.synth.spectrogram import check_plot, plot_clips
 
+SHOWN_PAIRS = 10  # recordings beside their reconstructions
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem }
 table { border-collapse: collapse } td, th { border: 1px solid #ccc; padding: .3rem .5rem; text-align: right }
@@ -47,10 +48,12 @@ def write_page(
     checks: Sequence[ClipCheck],
     verdicts: Mapping[str, Verdict],
     synthesizer: Synthesizer,
+    pairs: Pairs | None = None,
 ) -> None:
     """Write `index.html`, `audio/*.wav` and one picture of spectrograms a speaker.
 
-    Clips a judge heard as something else, and clips with a fault, are marked.
+    Clips a judge heard as something else, and clips with a fault, are marked. Of an auto-encoder there are also
+    some recordings beside their reconstructions.
     """
     (folder / "audio").mkdir(parents=True, exist_ok=True)
     labels, speakers = synthesizer.labels or ("",), synthesizer.speakers or ("",)
@@ -76,6 +79,7 @@ def write_page(
         ),
         "<h2>All clips</h2><p>Marked clips were heard as something else or have a fault.</p>",
         _players(labels, speakers, cells),
+        *(_reconstructions(folder, pairs, synthesizer.sample_rate) if pairs is not None else ()),
     ]
     title = html.escape(str(report["model"]))
     page = (
@@ -117,13 +121,31 @@ def _picture(folder: Path, speaker: int, name: str, spoken: Spoken, synthesizer:
     return file
 
 
+def _reconstructions(folder: Path, pairs: Pairs, sample_rate: int) -> list[str]:
+    """Players and spectrograms of a few recordings, each beside what became of it."""
+    chosen = np.linspace(0, len(pairs.names) - 1, min(SHOWN_PAIRS, len(pairs.names))).round().astype(int)
+    (folder / "reconstructions").mkdir(exist_ok=True)
+    rows, pictures = [], []
+    for i in chosen:
+        players = []
+        for kind, waveform in (("recording", pairs.wanted[i]), ("reconstruction", pairs.found[i])):
+            path = f"reconstructions/{i}-{kind}.wav"
+            io.save(folder / path, waveform, sample_rate)
+            players.append(f'<td><audio controls preload="none" src="{path}"></audio></td>')
+            pictures.append((f"{pairs.names[i]}, {kind}"[-32:], waveform))
+        rows.append(f"<tr><th>{html.escape(pairs.names[i])}</th>{''.join(players)}</tr>")
+    plot_clips(folder / "reconstructions.png", pictures, sample_rate)
+    head = "<tr><th></th><th>recording</th><th>reconstruction</th></tr>"
+    return ["<h2>Reconstructions</h2>", '<img src="reconstructions.png" alt="spectrograms of reconstructions">',
+            f"<table class=clips>{head}{''.join(rows)}</table>"]
+
+
 def _facts(report: Mapping[str, Any]) -> str:
-    bits, generated = report["bits_per_sample"], report["generated"]
-    by_speaker = ", ".join(f"{name} {value:.3f}" for name, value in bits["speakers"].items())
+    generated = report["generated"]
     facts = [
-        f"{report['family']}, {report['parameters']:,} parameters",
-        f"{bits['all']:.4f} bits per sample inside {bits['clips']} clips of split {report['split']}"
-        + (f" ({by_speaker})" if by_speaker else ""),
+        f"{report['family']}, {report['parameters']:,} parameters, split {report['split']}",
+        *bits_lines(report["bits_per_sample"]),
+        *company_lines(dict(report)),
         f"{generated['times_realtime']:.2f} times real time, engine {generated['engine']}, {report['machine']['cpu']}",
         f"temperature {generated['temperature']}, min_p {generated['min_p']}, {generated['seeds']} seeds",
     ]
