@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 
 from tests.helpers import write_tones
 from tests.training.conftest import RECIPE
+from tests.training.test_trainer import assert_bit_equal, latest_step, start
 from wavegen.checkpoint import export_run, load_model
 from wavegen.config import Recipe
 from wavegen.data.batches import WindowBatches
@@ -73,6 +76,20 @@ def test_a_resumed_training_is_bit_equal(tiny_store, whole, tmp_path):
     assert all(torch.equal(value, other["state_dict"][name]) for name, value in one["state_dict"].items())
     assert all(torch.equal(value, other["wavegen"]["ema"][name]) for name, value in one["wavegen"]["ema"].items())
     assert one["wavegen"]["metrics"] == other["wavegen"]["metrics"]
+
+
+def test_a_killed_training_goes_on_bit_equal(tiny_store, whole, tmp_path):
+    """SIGKILL after the first checkpoint; the interval of checkpoints does not change what is trained."""
+    run, path = tmp_path / "run", tmp_path / "recipe.yaml"
+    path.write_text((whole / "recipe.yaml").read_text())
+    process = start(path, tiny_store, run)
+    while process.poll() is None and latest_step(run) == 0:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL and latest_step(run) > 0
+    fit(recipe(), tiny_store, run, resume="auto")
+    assert_bit_equal(run, whole)
 
 
 def test_a_model_folder_holds_the_generator_alone(whole, tmp_path):

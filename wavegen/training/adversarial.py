@@ -51,6 +51,7 @@ class AdversarialModule(TrainingModule):
             self.critics.append(Critic(view.critic, frames, view.n_mels, model, vocabulary))
             self.weights.append(view.weight)
         self.judges = _load_judges(self.game.judge, recipe, vocabulary)
+        self._truth: dict[str, np.ndarray] = {}  # what each judge hears in the held-out recordings
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -153,9 +154,11 @@ class AdversarialModule(TrainingModule):
         figures = {"validation_distance": float(np.mean(self._distances)),
                    "diversity": diversity(fake, labels) / diversity(real, labels)}
         for name, judge in self.judges.items():
-            heard, truth = judge(list(fake)), judge(list(real))
+            heard = judge(list(fake))
+            if name not in self._truth:  # the recordings are the same each time
+                self._truth[name] = judge(list(real)).features
             figures[f"accuracy_{name}"] = float((heard.labels.argmax(1) == labels).mean())
-            figures[f"frechet_{name}"] = frechet_distance(heard.features, truth.features)
+            figures[f"frechet_{name}"] = frechet_distance(heard.features, self._truth[name])
         self.results = {**figures, "step": self.global_step}
         self.log_dict({f"validation/{name}": value for name, value in figures.items()}, rank_zero_only=True)
         if figures["diversity"] < self.game.collapse_ratio:
