@@ -14,7 +14,8 @@ from stores import tones_store
 JUDGE = Path(__file__).resolve().parents[2] / "recipes" / "fsdd" / "judges" / "augmented"
 SMALL = ["model.num_samples=1024", "model.encoder.strides=[16,64]", "model.encoder.channels=[8,8]",
          "model.latent_channels=4", "model.decoder.strides=[64,16]", "model.decoder.channels=[8]",
-         "training.samples_per_batch=8192", "training.sample_interval=0", "training.threads=1", "training.validation_interval=2"]
+         "training.samples_per_batch=8192", "training.sample_interval=0", "training.threads=1",
+         "training.validation_interval=2"]
 
 
 def test_three_kinds_are_trained_measured_and_drawn(tmp_path, monkeypatch, capsys):
