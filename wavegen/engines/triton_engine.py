@@ -44,6 +44,7 @@ LAUNCH_SAMPLES = 4096  # of one launch: long enough to cost nothing, short enoug
 TABLE_BYTES = 1 << 28  # of conditioning frames on the device at a time
 MAX_CODES, MAX_RESIDUAL = 1024, 256  # a tile must hold all of them
 TILES = (16, 32, 64, 128)
+ACCUMULATORS = 40_960  # float32 sums of a tile; a multiprocessor has 65,536 registers
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,22 @@ class Plan:
     stages: int = 2
 
 
-def choose_plan(sizes: Sizes, batch_size: int, itemsize: int, programs: int, shared_bytes: int) -> Plan:
+@dataclass(frozen=True)
+class Limits:
+    """What a device offers.
+
+    Attributes:
+        programs: that run at the same time, one to a multiprocessor.
+        shared_bytes: shared memory of a program.
+        tallest: the tile for which the compiler finds instructions that do not run out of registers.
+    """
+
+    programs: int
+    shared_bytes: int
+    tallest: int
+
+
+def choose_plan(sizes: Sizes, batch_size: int, itemsize: int, limits: Limits) -> Plan:
     """The plan for a model, a batch and a device.
 
     The least tile that needs no more programs than run at once: each program reads all weights for
@@ -75,23 +91,30 @@ def choose_plan(sizes: Sizes, batch_size: int, itemsize: int, programs: int, sha
         sizes: of the model.
         batch_size: rows.
         itemsize: bytes of a weight.
-        programs: that run at the same time, one to a multiprocessor.
-        shared_bytes: shared memory of a program.
+        limits: of the device.
     """
-    rows = next((rows for rows in TILES if -(-batch_size // rows) <= programs), TILES[-1])
+    sums = sizes.residual + sizes.skips * sizes.chunk
+    tiles = [rows for rows in TILES if rows <= limits.tallest and rows * sums <= ACCUMULATORS] or TILES[:1]
+    rows = next((rows for rows in tiles if -(-batch_size // rows) <= limits.programs), tiles[-1])
     plan = Plan(rows=rows)
-    while plan.parts < sizes.residual // 16 and _in_flight(sizes, plan, itemsize) > shared_bytes:
+    while plan.parts < most_parts(sizes) and _in_flight(sizes, plan, itemsize) > limits.shared_bytes:
         plan = replace(plan, parts=2 * plan.parts)
-    return plan if _in_flight(sizes, plan, itemsize) <= shared_bytes else replace(plan, stages=1)
+    return plan if _in_flight(sizes, plan, itemsize) <= limits.shared_bytes else replace(plan, stages=1)
+
+
+def most_parts(sizes: Sizes) -> int:
+    """Parts of 32 channels; thinner ones waste the tensor cores."""
+    return max(1, sizes.residual // 32)
 
 
 def _in_flight(sizes: Sizes, plan: Plan, itemsize: int) -> int:
-    """Bytes of shared memory the layer loop or the output loop needs, about."""
+    """Bytes of shared memory the layer loop or the output loop needs, about; too few only lead to `_more_modest`."""
     width, wide = sizes.residual // plan.parts, sizes.skips * sizes.chunk
     layer = width * ((2 * sizes.kernel_size + 1) * sizes.residual + wide)
     inputs = plan.rows * sizes.residual * (sizes.kernel_size + 2)
     output = sizes.chunk * (wide + sizes.codes) + plan.rows * wide
-    return itemsize * max(layer + inputs, output)
+    # Warp-group products take their inputs from shared memory too. The factor is of compiled kernels.
+    return itemsize * max(layer + inputs, output) * (17 if plan.rows >= 64 else 10) // 10
 
 
 def pack_network(network: Network, dtype: torch.dtype, device: torch.device | str) -> Packed:
@@ -195,18 +218,18 @@ class TritonEngine(AbstractEngine):
         self.silence = silence_code(network.quantization_channels)
 
     @cached_property
-    def _limits(self) -> tuple[int, int]:
-        """Multiprocessors, and bytes of shared memory of a program."""
+    def _limits(self) -> Limits:
         if self.device.type != "cuda":
-            return 1, 1 << 18
+            return Limits(1, 1 << 18, TILES[0])
         facts: Any = torch.cuda.get_device_properties(self.device)
-        return facts.multi_processor_count, facts.shared_memory_per_block_optin
+        # Without warp-group products (Hopper), 64 rows spill thousands of bytes of registers.
+        return Limits(facts.multi_processor_count, facts.shared_memory_per_block_optin, 128 if facts.major >= 9 else 32)
 
     def plan_for(self, batch_size: int) -> Plan:
         """How a batch of this size is launched."""
         if self.plan is not None:
             return self.plan
-        return choose_plan(self.packed.sizes, batch_size, self.packed.gate.element_size(), *self._limits)
+        return choose_plan(self.packed.sizes, batch_size, self.packed.gate.element_size(), self._limits)
 
     def start(self, batch_size: int = 1, conditioning: Conditioning | None = None,
               seeds: int | Sequence[int] = 0, streams: Sequence[int] | None = None,
@@ -355,10 +378,12 @@ class TritonEngine(AbstractEngine):
                 state.plan = self._more_modest(plan, error)
 
     def _more_modest(self, plan: Plan, error: OutOfResources) -> Plan:
+        if plan.parts < most_parts(self.packed.sizes):
+            return replace(plan, parts=2 * plan.parts)
         if plan.stages > 1:
             return replace(plan, stages=1)
-        if plan.parts < self.packed.sizes.residual // 16:
-            return replace(plan, parts=2 * plan.parts)
+        if plan.rows > TILES[0]:
+            return replace(plan, rows=plan.rows // 2)
         raise EngineUnavailableError(f'the model does not fit this GPU ({error}); use engine="reference" with '
                                      f'device="cuda"') from error
 
