@@ -58,13 +58,13 @@ def test_the_conv1d_form_computes_the_network(options):
 
 
 def test_synthesis_is_reported_beside_baseline_and_floor(quick):
-    report = bench_synthesis(make_wavenet(label=True), 8000, "tiny", "numba", batch=2)
-    assert report["engine"] == "numba" and report["precision"] == "f32" and report["batch"] == 2
+    report = bench_synthesis(make_wavenet(label=True), 8000, "tiny", "numba", "f32", batch=2, threads=2)
+    assert report["engine"] == "numba" and report["precision"] == "f32"
+    assert report["batch"] == 2 and report["threads"] == 2
     assert report["times_realtime"] == pytest.approx(report["samples_per_second"] / 8000, abs=1e-3)
     assert report["p20"] <= report["samples_per_second"] <= report["p80"]
-    assert report["weight_bytes"] == 4 * sum(
-        array.size for name, array in network_of(make_wavenet(label=True)).parameters.items()
-        if name not in ("embedding", "dilated_bias"))
+    assert report["weight_bytes"] == build_engine(make_wavenet(label=True), "numba", "f32").weight_bytes
+    assert report["memory_megabytes"] > report["weight_bytes"] / 1e6
     for key in ("times_baseline", "fraction_of_floor", "first_sample_milliseconds", "cpu", "torch", "date"):
         assert report[key]
 
@@ -96,7 +96,8 @@ def test_what_computes_something_else_is_not_timed(quick, monkeypatch):
         ({"config": "E"}, 'no configuration "E"'),
         ({"model": "digits", "config": "A"}, "not both"),
         ({"batch": 0}, "at least 1"),
-        ({"threads": 2}, "one thread"),
+        ({"threads": 0}, "at least 1"),
+        ({"threads": "auto", "train": True}, "number of threads"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(arguments, message):

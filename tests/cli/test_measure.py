@@ -21,8 +21,8 @@ def test_bench_hands_everything_over(wavegen, monkeypatch):
     assert outcome.out == "samples per second: 5.0\ncpu: a fast one\n"
     assert json.loads(wavegen("bench", "digits", "--json").out)["samples_per_second"] == 5.0
     assert calls == [
-        (None, {"config": "B", "engine": "numba", "precision": "auto", "batch": 2, "threads": 2, "train": True}),
-        ("digits", {"config": None, "engine": "auto", "precision": "auto", "batch": 1, "threads": 1, "train": False}),
+        (None, {"config": "B", "engine": "numba", "precision": "auto", "batch": 2, "threads": "2", "train": True}),
+        ("digits", {"config": None, "engine": "auto", "precision": "auto", "batch": 1, "threads": "1", "train": False}),
     ]
 
 

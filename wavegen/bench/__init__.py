@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from wavegen.bench.speed import CONFIGURATIONS, bench_synthesis
+from wavegen.bench.speed import CONFIGURATIONS, Case, bench_cases, bench_synthesis, limits, machine
 from wavegen.bench.training import bench_training
 from wavegen.checkpoint import load_model
 from wavegen.config import AudioConfig, Vocabulary, WaveNetConfig
+from wavegen.engines.threads import check_threads
 from wavegen.errors import ConfigError, did_you_mean
 from wavegen.models import build_model
 
-__all__ = ["CONFIGURATIONS", "bench", "bench_synthesis", "bench_training"]
+__all__ = ["CONFIGURATIONS", "Case", "bench", "bench_cases", "bench_synthesis", "bench_training", "limits", "machine"]
 
 CONFIGURATION_RATE = 16_000  # Hz; the benchmark sizes are not tied to a rate, times real time is
 
 
 def bench(model: str | None = None, *, config: str | None = None, engine: str = "auto", precision: str = "auto",
-          batch: int = 1, threads: int = 1, train: bool = False) -> dict[str, Any]:
+          batch: int = 1, threads: int | str = 1, train: bool = False) -> dict[str, Any]:
     """Measure synthesis, or training with `train`.
 
     Args:
@@ -26,7 +27,7 @@ def bench(model: str | None = None, *, config: str | None = None, engine: str = 
             `train`, None is a middle size.
         engine, precision: as in `build_engine`.
         batch: rows spoken at once.
-        threads: of training; synthesis runs on one.
+        threads: CPU threads, a number or for synthesis "auto"; see `build_engine`.
 
     Returns:
         A flat report: what was measured, speed as medians of interleaved rounds with the 20 % and
@@ -39,18 +40,21 @@ def bench(model: str | None = None, *, config: str | None = None, engine: str = 
         raise ConfigError(f'give a model ("{model}") or a configuration ("{config}"), not both')
     if config is not None and config not in CONFIGURATIONS:
         raise ConfigError(f'no configuration "{config}"; {did_you_mean(config, CONFIGURATIONS)}')
-    if batch < 1 or threads < 1:
-        raise ConfigError(f"batch and threads must be at least 1, found {batch} and {threads}")
+    if batch < 1:
+        raise ConfigError(f"batch must be at least 1, found {batch}")
+    threads = check_threads(threads)
     if train:
         shape = load_model(model).spec.model if model else CONFIGURATIONS[config] if config else None
         if shape is not None and not isinstance(shape, WaveNetConfig):
             raise ConfigError(f'--train measures WaveNet; "{model}" is {shape.family}')
+        if isinstance(threads, str):
+            raise ConfigError(f'training needs a number of threads, found "{threads}"')
         return bench_training(shape, threads=threads)
-    if threads != 1:
-        raise ConfigError(f"synthesis runs on one thread, found --threads {threads}; start one process per core")
     if model is not None:
         loaded = load_model(model)
-        return bench_synthesis(loaded.model, loaded.spec.audio.sample_rate, model, engine, precision, batch)
-    name = config or "A"
-    network = build_model(CONFIGURATIONS[name], AudioConfig(sample_rate=CONFIGURATION_RATE), Vocabulary())
-    return bench_synthesis(network, CONFIGURATION_RATE, f"configuration {name}", engine, precision, batch)
+        network, rate, name = loaded.model, loaded.spec.audio.sample_rate, model
+    else:
+        rate, name = CONFIGURATION_RATE, f"configuration {config or 'A'}"
+        network = build_model(CONFIGURATIONS[config or "A"], AudioConfig(sample_rate=rate), Vocabulary())
+    report = bench_synthesis(network, rate, name, engine, precision, batch, threads)
+    return report | limits() if report["engine"] == "numba" else report

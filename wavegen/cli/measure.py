@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wavegen.cli.options import Engine, Json, Model, Precision, StoreFolder, Verbose, print_json, stages
+from wavegen.cli.options import Engine, Json, Model, Precision, StoreFolder, Threads, Verbose, print_json, stages
 
 
 def evaluate(
@@ -56,7 +56,7 @@ def bench(
     engine: Engine = "auto",
     precision: Precision = "auto",
     batch: Annotated[int, typer.Option(metavar="N", help="Rows spoken at once.")] = 1,
-    threads: Annotated[int, typer.Option(metavar="N", help="CPU threads.")] = 1,
+    threads: Threads = "1",
     train: Annotated[bool, typer.Option("--train", help="Measure training instead of synthesis.")] = False,
     json: Json = False,
     verbose: Verbose = False,

@@ -31,6 +31,7 @@ from wavegen.engines.base import (
 )
 from wavegen.engines.conditioning import FrameBlocks, TableConditioning
 from wavegen.engines.packing import Network, PackedWaveNet, pack
+from wavegen.engines.partner import LEAST, Link, Partner
 from wavegen.engines.ranges import ActivationRanges
 from wavegen.engines.threads import Pool, Threads, check_threads, idle_cores
 from wavegen.errors import ConfigError, EngineUnavailableError, did_you_mean
@@ -58,11 +59,11 @@ class Scratch:
 class NumbaState(State):
     """Rings of past layer inputs and what else a row carries from sample to sample.
 
-    `shares` are the rows each thread advances.
+    `shares` are the rows each thread advances; with a `link` two threads share the one row.
     """
 
     def __init__(self, packed: PackedWaveNet, rows: Rows, blocks: FrameBlocks, silence: int,
-                 shares: Sequence[slice]) -> None:
+                 shares: Sequence[slice], paired: bool = False) -> None:
         shape, self.batch_size = packed.shape, len(rows.seeds)
         self.packed = packed  # whose state this is: sizes of another network would overrun its arrays
         self.position, self.rows, self.blocks = 0, rows, blocks
@@ -72,6 +73,7 @@ class NumbaState(State):
         self.previous = np.full((self.batch_size, 2), silence, np.int64)
         self.shares = shares
         self.scratch = [Scratch(shape) for _ in shares]  # no part of the value
+        self.link = Link(shape) if paired else None
         self.inverse_temperature = (1 / rows.temperature).clip(max=1e30).astype(np.float32)
         self.min_p = rows.min_p.astype(np.float32)
 
@@ -81,6 +83,7 @@ class NumbaState(State):
         other.rings = host.buffer(*self.rings.shape)
         other.rings[:] = self.rings
         other.scratch = [Scratch(self.packed.shape) for _ in self.scratch]
+        other.link = Link(self.packed.shape) if self.link else None
         for name in ("history", "previous"):
             setattr(other, name, getattr(self, name).copy())
         other.blocks = self.blocks.copy()
@@ -97,7 +100,9 @@ class NumbaEngine(AbstractEngine):
             $WAVEGEN_KERNELS says otherwise.
         precision: "f32", "i16", "i8x15" or "i8".
         ranges: of the activations; the integer precisions need them.
-        threads: that advance the rows of a batch; "auto" takes as many as there are idle cores.
+        threads: over which the rows of a batch are spread; one row is shared by two, if there are
+            vector kernels. "auto" takes as many as there are idle cores, and two for one row only
+            where the weights are larger than the second-level cache.
 
     Raises:
         EngineUnavailableError: vector kernels asked for on a host that cannot run them.
@@ -116,6 +121,8 @@ class NumbaEngine(AbstractEngine):
         self.silence = silence_code(network.quantization_channels)
         self.threads = check_threads(threads)
         self._pools: dict[int, Pool] = {}
+        self._partner: Partner | None = None
+        self._logged = ""
         self._loops: dict[int, Any] = {}
         self._loop(1)
 
@@ -139,7 +146,11 @@ class NumbaEngine(AbstractEngine):
         blocks = FrameBlocks(conditioning, (network.num_layers, 2 * network.residual_channels),
                              self.packed.pack_frames, network.lpc_order)
         blocks.at(0)  # a condition that is missing or not finite is refused here, not after the first samples
-        return NumbaState(self.packed, rows, blocks, self.silence, self._shares(batch_size))
+        threads = self.threads_for(batch_size)
+        paired = batch_size == 1 and threads == 2
+        if paired and self._partner is None:
+            self._partner = Partner(self.packed.shape)
+        return NumbaState(self.packed, rows, blocks, self.silence, split_rows(batch_size, threads), paired)
 
     def step(self, state: State, num_samples: int, uniforms: ArrayLike | None = None) -> NDArray[np.int64]:
         num_samples = check_num_samples(num_samples)
@@ -180,10 +191,13 @@ class NumbaEngine(AbstractEngine):
             part = np.zeros((batch, stop - done), np.int64)
             some_logits = np.zeros((batch, stop - done if want_logits else 0, width), np.float32)
             given, fed = np.ascontiguousarray(uniforms[:, done:stop]), np.ascontiguousarray(forced[:, done:stop])
-            self._advance([
-                [self._arguments(state, tile, scratch, table, first_frame, given, fed, part, some_logits)
-                 for tile in self._tiles(share)]
-                for share, scratch in zip(state.shares, state.scratch, strict=True)])
+            calls = [[self._arguments(state, tile, scratch, table, first_frame, given, fed, part, some_logits)
+                      for tile in self._tiles(share)]
+                     for share, scratch in zip(state.shares, state.scratch, strict=True)]
+            if state.link is not None and self._partner is not None and stop - done >= LEAST:
+                self._partner.advance(state.link, calls[0][0])
+            else:
+                self._advance(calls)
             codes[:, done:stop] = part
             if want_logits:
                 logits[:, done:stop] = some_logits
@@ -241,12 +255,37 @@ class NumbaEngine(AbstractEngine):
             self._pools[count] = Pool(count)
         return self._pools[count]
 
-    def _shares(self, batch_size: int) -> list[slice]:
-        """The rows of each thread."""
-        threads = self.threads
-        if threads == "auto":
-            threads = idle_cores() if batch_size > 1 else 1
-        return split_rows(batch_size, int(threads))
+    def threads_for(self, batch_size: int) -> int:
+        """Threads a batch of this size is spoken with; 2 of one row share it."""
+        if batch_size > 1:
+            return min(batch_size, idle_cores() if self.threads == "auto" else int(self.threads))
+        if self.kernels == "plain" or self.threads == 1:
+            return 1
+        return 2 if self.threads != "auto" or self._pair_pays() else 1
+
+    def _pair_pays(self) -> bool:
+        """Whether two threads of one stream are likely to be faster than one; logs why."""
+        cache = host.cache_bytes(2)
+        if cache is None or self.weight_bytes <= cache:
+            choice = f"one thread: its weights of {self.weight_bytes / 1e6:.2f} MB stay in one core's cache"
+            pays = False
+        else:
+            pays = idle_cores() > 1
+            choice = (f"two threads: its weights of {self.weight_bytes / 1e6:.2f} MB are more than one core's cache "
+                      f"of {cache / 1e6:.2f} MB" if pays else "one thread: no other core is idle")
+        if choice != self._logged:
+            logger.info("a stream of the numba engine takes %s", choice)
+            self._logged = choice
+        return pays
+
+    def memory_bytes(self, batch_size: int = 1) -> int:
+        """Bytes of weights, tables and the state of a batch."""
+        packed = self.packed
+        fixed = packed.weights.nbytes + packed.embedding.nbytes
+        rows = batch_size * (sum(packed.slots(layer) for layer in range(self.network.num_layers))
+                             * packed.shape.row_bytes)
+        threads = self.threads_for(batch_size)
+        return int(fixed + rows + threads * max(TILES) * packed.shape.scratch["total"])
 
 
 def split_rows(batch_size: int, threads: int) -> list[slice]:

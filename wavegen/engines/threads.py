@@ -90,19 +90,6 @@ def idle_cores() -> int:
     return max(1, min(count, round(count + 1 - load)))
 
 
-@cache
-def cache_bytes(level: int) -> int | None:
-    """Bytes of a core's cache of this level, None where the system does not tell."""
-    for folder in sorted(_CPUS.glob("cpu0/cache/index*")):
-        try:
-            if int((folder / "level").read_text()) == level and (folder / "type").read_text().strip() != "Instruction":
-                size = (folder / "size").read_text().strip()
-                return int(size.rstrip("KMG")) << {"K": 10, "M": 20, "G": 30}.get(size[-1], 0)
-        except (OSError, ValueError):
-            continue
-    return None
-
-
 @contextlib.contextmanager
 def pinned() -> Iterator[frozenset[int] | None]:
     """Keep the calling thread on the CPU it runs on; gives the CPUs of its other cores.

@@ -8,6 +8,7 @@ import platform
 import sys
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,19 @@ def floats(*shape: int) -> NDArray[np.float32]:
     count = int(np.prod(shape, dtype=np.int64))
     array: NDArray[np.float32] = aligned(4 * count).view(np.float32).reshape(shape)
     return array
+
+
+@cache
+def cache_bytes(level: int) -> int | None:
+    """Bytes of a core's data cache of this level, None where the system does not tell."""
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            if int((folder / "level").read_text()) == level and (folder / "type").read_text().strip() != "Instruction":
+                size = (folder / "size").read_text().strip()
+                return int(size.rstrip("KMG")) << {"K": 10, "M": 20, "G": 30}.get(size[-1], 0)
+        except (OSError, ValueError):
+            continue
+    return None
 
 
 def cpu_name() -> str:

@@ -35,14 +35,22 @@ _lock = threading.Lock()  # two threads must not make one module twice
 
 def load_plain(precision: str = "f32") -> Any:
     """The plain loop of float32 or of the integer precisions: every shape, every CPU."""
-    return _load("loop_plain" if precision == "f32" else "loop_integer", "plain", None, 0)
+    return _load("loop_plain" if precision == "f32" else "loop_integer", "plain", None, 0).generate
 
 
 def load_vector(shape: Shape, rows: int = 1) -> Any:
     """The vector loop of one shape for so many rows. The host must have a `vector_target`."""
     name = hashlib.sha256(repr(shape).encode()).hexdigest()[:16]
     kind = f"{shape.precision}_r{shape.residual}s{shape.skip}l{shape.num_layers}_x{rows}"
-    return _load("loop_vector", f"{kind}_{name}", shape, rows)
+    return _load("loop_vector", f"{kind}_{name}", shape, rows).generate
+
+
+def load_pair(shape: Shape) -> tuple[Any, Any]:
+    """The loop of one shape for one row on two threads: `generate` and `assist` of `loop_pair.py`."""
+    name = hashlib.sha256(repr(shape).encode()).hexdigest()[:16]
+    kind = f"{shape.precision}_r{shape.residual}s{shape.skip}l{shape.num_layers}"
+    module = _load("loop_pair", f"{kind}_{name}", shape, 0)
+    return module.generate, module.assist
 
 
 def _load(source: str, name: str, shape: Shape | None, rows: int) -> Any:
@@ -55,7 +63,7 @@ def _load_once(source: str, name: str, shape: Shape | None, rows: int) -> Any:
     text = (_FOLDER / f"{source}.py").read_text(encoding="utf-8")
     if shape is not None:
         lines = text.splitlines(keepends=True)
-        for word, value in (("SHAPE", repr(shape)), ("ROWS", str(rows))):
+        for word, value in ({"SHAPE": repr(shape)} | ({"ROWS": str(rows)} if rows else {})).items():
             (place,) = (i for i, line in enumerate(lines) if line.startswith(f"{word} = "))
             lines[place] = f"{word} = {value}\n"
         text = "".join(lines)
@@ -68,7 +76,7 @@ def _load_once(source: str, name: str, shape: Shape | None, rows: int) -> Any:
         logger.warning("compiled kernels cannot be kept (%s); they are compiled anew each time", error)
         module = types.ModuleType(name)
         exec(compile(text.replace("cache=True", "cache=False"), name, "exec"), vars(module))
-        return module.generate
+        return module
 
 
 def _import(name: str, path: Path) -> Any:
@@ -82,7 +90,7 @@ def _import(name: str, path: Path) -> Any:
     except BaseException:
         del sys.modules[name]
         raise
-    return module.generate
+    return module
 
 
 def _write(path: Path, text: str) -> None:

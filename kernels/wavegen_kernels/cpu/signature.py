@@ -48,3 +48,7 @@ _b1, _b2 = _array(types.uint8, 1), _array(types.uint8, 2)
 SIGNATURE = types.int64(
     _i1, _b1, _f3, _f1, _f1, _i1, _f1, _b2, _i1, _f2, _i2, _f4, _f3,
     types.int64, types.int64, types.int64, _u1, _u1, _f1, _f1, _f2, _i2, _i2, _f3, _b2)
+
+# loop_pair: also the memory and the words both threads share, and the number of the call; see `pair.py`.
+PAIR_SIGNATURE = types.int64(*SIGNATURE.args, _b1, _i1, types.int64)
+ASSIST_SIGNATURE = types.int64(_b1, _i1, _b2, _f4, types.int64, types.int64, _b1, _i1, types.int64)
