@@ -163,6 +163,10 @@ class AbstractEngine(ABC):
     precision: str
     choice: str = ""
 
+    def threads_for(self, batch_size: int) -> int:
+        """Threads of its own that a batch of this size is spoken with."""
+        return 1
+
     @abstractmethod
     def start(self, batch_size: int = 1, conditioning: Conditioning | None = None,
               seeds: int | Sequence[int] = 0, streams: Sequence[int] | None = None,
