@@ -102,9 +102,10 @@ def bench_cases(model: Any, sample_rate: int, name: str, cases: Sequence[Case],
         timings, share = interleave(contenders, rounds=rounds, clock=clock)
         reports = []
         for number, (case, (speaker, build_seconds)) in enumerate(zip(cases, speakers, strict=True)):
-            timing = timings[f"case {number}"]
-            report = {"model": name, "engine": speaker.name, "precision": speaker.precision, "batch": case.batch,
-                      "threads": speaker.threads_for(case.batch), "clock": clock, "share_of_core": round(share, 3)}
+            timing, threads = timings[f"case {number}"], speaker.threads_for(case.batch)
+            report: dict[str, Any] = {
+                "model": name, "engine": speaker.name, "precision": speaker.precision, "batch": case.batch,
+                "threads": threads, "clock": clock, "share_of_core": round(share, 3)}
             report |= _speed(timing, case.batch, sample_rate)
             report["first_sample_milliseconds"] = round(1e3 * _first_sample(speaker, conditioning), 3)
             report["build_seconds"] = round(build_seconds, 3)
@@ -112,7 +113,7 @@ def bench_cases(model: Any, sample_rate: int, name: str, cases: Sequence[Case],
                 report |= _baseline(timings["eager"], timing, case.batch)
             if isinstance(speaker, NumbaEngine):
                 report["memory_megabytes"] = round(speaker.memory_bytes(case.batch) / 1e6, 2)
-                report |= _floor(speaker, timing, case.batch, report["threads"])
+                report |= _floor(speaker, timing, case.batch, threads)
             reports.append(report)
         return reports, {baseline: timings[baseline] for baseline in steps}
     finally:

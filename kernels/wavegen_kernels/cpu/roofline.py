@@ -47,9 +47,13 @@ def _multiplier(kind: str) -> Callable[..., None]:
         def start(place: int) -> Value:
             return lanes.load_weights(source, place, INTS) if GROUPS[kind] > 1 else lanes.load(source, place)
 
-        step = {"f32": lambda x: lanes.fma(factor, factor, x), "i16": lambda x: lanes.dot2(x, factor, factor),
-                "i8": lambda x: lanes.dot4(x, factor, factor)}[kind]
         factor = start(0)
+
+        def step(x: Value) -> Value:
+            if kind == "f32":
+                return lanes.fma(factor, factor, x)
+            return (lanes.dot2 if kind == "i16" else lanes.dot4)(x, factor, factor)
+
         sums = lanes.loop(TURNS, lambda _, held: [step(x) for x in held], [start(VECTOR * j) for j in range(CHAINS)])
         _store_sum(lanes, sums, out, lanes.add_ints if GROUPS[kind] > 1 else lanes.add)
 
