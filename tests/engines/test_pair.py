@@ -226,7 +226,7 @@ def test_no_partner_where_none_is_needed(monkeypatch, caplog):
     assert [engines_of()[1].threads_for(rows) for rows in (1, 2, 9)] == [2, 2, 2]
     assert NumbaEngine(network, None, "plain", threads=2).threads_for(1) == 1
     auto = NumbaEngine(network, None, "vector", threads="auto")
-    assert auto.threads_for(1) == 1 and "one core's cache" in caplog.text
+    assert auto.threads_for(1) == 1 and "leave room in its cache" in caplog.text
     monkeypatch.setattr(host, "cache_bytes", lambda level: 10_000)
     monkeypatch.setattr("wavegen.engines.numba_engine.idle_cores", lambda: 1)
     assert auto.threads_for(1) == 1 and "no other core is idle" in caplog.text

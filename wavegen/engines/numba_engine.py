@@ -45,6 +45,7 @@ KERNELS = ("auto", "vector", "plain")
 KERNELS_VARIABLE = "WAVEGEN_KERNELS"
 # Rows that advance together, so that a weight is read once for all of them; a loop is compiled for each.
 TILES = (1, 2, 4)
+USUAL_CACHE = 1 << 20  # bytes of a second-level cache where the system does not tell
 PLAIN = host.Target("plain", 8)  # the plain loop has no registers to fit, it only shares the layout
 
 
@@ -102,7 +103,7 @@ class NumbaEngine(AbstractEngine):
         ranges: of the activations; the integer precisions need them.
         threads: over which the rows of a batch are spread; one row is shared by two, if there are
             vector kernels. "auto" takes as many as there are idle cores, and two for one row only
-            where the weights are larger than the second-level cache.
+            where the weights fill more than half of the second-level cache.
 
     Raises:
         EngineUnavailableError: vector kernels asked for on a host that cannot run them.
@@ -265,14 +266,14 @@ class NumbaEngine(AbstractEngine):
 
     def _pair_pays(self) -> bool:
         """Whether two threads of one stream are likely to be faster than one; logs why."""
-        cache = host.cache_bytes(2)
-        if cache is None or self.weight_bytes <= cache:
-            choice = f"one thread: its weights of {self.weight_bytes / 1e6:.2f} MB stay in one core's cache"
-            pays = False
+        size, cache = f"{self.weight_bytes / 1e6:.2f} MB of weights", host.cache_bytes(2) or USUAL_CACHE
+        pays = False
+        if self.weight_bytes <= cache // 2:
+            choice = f"one thread: {size} leave room in its cache of {cache / 1e6:.2f} MB"
+        elif idle_cores() < 2:
+            choice = "one thread: no other core is idle"
         else:
-            pays = idle_cores() > 1
-            choice = (f"two threads: its weights of {self.weight_bytes / 1e6:.2f} MB are more than one core's cache "
-                      f"of {cache / 1e6:.2f} MB" if pays else "one thread: no other core is idle")
+            pays, choice = True, f"two threads: {size} fill one core's cache of {cache / 1e6:.2f} MB"
         if choice != self._logged:
             logger.info("a stream of the numba engine takes %s", choice)
             self._logged = choice

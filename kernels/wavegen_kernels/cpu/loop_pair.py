@@ -102,10 +102,9 @@ def sum_past(layer: Any, ring: Any, dilation: Any, t: Any, condition: Any, follo
 
 
 @njit(nogil=True, error_model="numpy")
-def add_slice(layer: Any, index: Any, z: Any, sums: Any) -> None:
-    """sums += a layer's skip product."""
-    # What this thread reads next are the past taps of the layer after, which lie behind the slice.
-    skip(layer + (SLICE if index < LAYERS - 1 else RESIDUAL), layer + LAYER, z, sums)
+def add_slice(layer: Any, index: Any, following: Any, z: Any, sums: Any) -> None:
+    """sums += a layer's skip product; `following` is what this thread is likely to read next."""
+    skip(layer + (SLICE if index < LAYERS - 1 else RESIDUAL), following, z, sums)
 
 
 @njit(PAIR_SIGNATURE, nogil=True, cache=True, error_model="numpy")
@@ -176,7 +175,7 @@ def generate(sizes: Any, weights: Any, embedding: Any, decode: Any, thresholds: 
                 following = layer + LAYER + CURRENT if together and index + 1 >= share else layer + LAYER
                 residual(layer + RESIDUAL, following, gated, factor, h)
             if not together:
-                add_slice(layer, index, gated, sums)
+                add_slice(layer, index, layer + LAYER, gated, sums)
             ring += PAST * dilation * ROW
             layer += LAYER
             condition += FRAME
@@ -198,7 +197,7 @@ def generate(sizes: Any, weights: Any, embedding: Any, decode: Any, thresholds: 
                     turns += 1
             if read(words + SUMMED) > t:
                 total = totals + t % 2 * TOTALS_DISTANCE
-                add_slice(w + INPUT + SLICES * LAYER, SLICES, z + SLICES * Z_DISTANCE, total)
+                add_slice(w + INPUT + SLICES * LAYER, SLICES, w + OUTPUT, z + SLICES * Z_DISTANCE, total)
                 if late and t > first:
                     share, quiet = min(share + 1, LAYERS), 0
                     write(words + SHARE, share)
@@ -211,7 +210,8 @@ def generate(sizes: Any, weights: Any, embedding: Any, decode: Any, thresholds: 
                 # The partner does not run. Its sums may be anything; z is here.
                 begin(w + SKIP, sums)
                 for index in range(LAYERS):
-                    add_slice(w + INPUT + index * LAYER, index, z + index * Z_DISTANCE, sums)
+                    layer = w + INPUT + index * LAYER
+                    add_slice(layer, index, layer + LAYER, z + index * Z_DISTANCE, sums)
                 together = False
                 epoch += 1
                 write(words + EPOCH, epoch)
@@ -275,7 +275,8 @@ def assist(weights: Any, dilations: Any, rings: Any, table: Any, hop: Any, first
         while idle < PATIENCE:
             chain = read(words + CHAIN)
             if index < SLICES and chain > t * LAYERS + index:
-                add_slice(w + INPUT + index * LAYER, index, z + index * Z_DISTANCE, sums)
+                add_slice(w + INPUT + index * LAYER, index, w + INPUT + min(further, SLICES) * LAYER,
+                          z + index * Z_DISTANCE, sums)
                 index, idle = index + 1, 0
             elif index == SLICES and chain > t * LAYERS:
                 write(words + SUMMED, t + 1)
@@ -293,8 +294,10 @@ def assist(weights: Any, dilations: Any, rings: Any, table: Any, hop: Any, first
                         ring += PAST * dilations[below] * ROW
                     layer = w + INPUT + further * LAYER
                     condition = table[0, later // hop - first_frame].ctypes.data + further * FRAME
-                    sum_past(layer, ring, dilations[further], later, condition, layer + LAYER,
-                             beside + further * FRAME)
+                    # By then the chain has mostly written the next z, and a skip slice has the right of way.
+                    following = w + INPUT + index * LAYER + SLICE if index < SLICES and chain < later * LAYERS else (
+                        layer + LAYER)
+                    sum_past(layer, ring, dilations[further], later, condition, following, beside + further * FRAME)
                     write(words + DONE + further * WORD, later)
                     further, idle = further + 1, 0
             elif further >= LAYERS and later < last and chain >= later * LAYERS:

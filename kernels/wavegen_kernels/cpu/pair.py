@@ -16,7 +16,7 @@ DONE = WORD * 9
 CALL_BITS = 20  # an epoch is the call's number above these bits, and counts partnerships below
 TURNS = 2000  # looks at a word, 20 to 60 ns each, before the chain goes on alone
 PATIENCE = 30_000  # looks at a word before the partner rests for a while
-QUIET = 64  # samples in which the partner was in time, after which it gets another layer
+QUIET = 6  # samples in which the partner was in time, after which it gets another layer
 RETRY, RETRY_MOST = 8, 4096  # samples the chain goes on alone after a failure, fourfold after each
 TRUSTED = 256  # samples together after which a failure is taken for a chance
 
