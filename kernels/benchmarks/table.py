@@ -37,8 +37,8 @@ def _streams(engine: list[Row], others: list[Row], sizes: list[tuple[str, str, i
 
 
 def _ratios(engine: list[Row], others: list[Row], sizes: list[tuple[str, str, int]]) -> str:
-    lines = _head("model", "fastest stream", "times real time", "f32 / eager", "fastest / eager", "fastest / onnxruntime",
-                  "f32 of its floor", "i8 of its floor")
+    lines = _head("model", "fastest stream", "times real time", "f32 / eager", "fastest / eager",
+                  "fastest / onnxruntime", "f32 of its floor", "i8 of its floor")
     for model, _, rate in sizes:
         plain, small = (_find(engine, model, precision, 1, 1) for precision in ("f32", "i8"))
         streams = [row for row in engine if row["model"] == model and row["batch"] == 1]
