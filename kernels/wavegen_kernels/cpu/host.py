@@ -93,7 +93,7 @@ def aligned(num_bytes: int) -> NDArray[np.uint8]:
 
     The weights are read once per sample: with 4 KB pages the walk over them misses the TLB.
     """
-    alignment = HUGE_PAGE if num_bytes >= HUGE_PAGE // 2 else LINE
+    alignment = HUGE_PAGE if num_bytes >= HUGE_PAGE // 8 else LINE
     size = -(-num_bytes // alignment) * alignment
     whole = np.empty(size + alignment, np.uint8)
     start = -whole.ctypes.data % alignment

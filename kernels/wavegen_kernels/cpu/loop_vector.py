@@ -3,9 +3,6 @@
 `jit.load_vector` copies this file, puts the shape of a network and the rows in the lines that start
 with SHAPE and ROWS, and imports the copy; as it stands it serves the smallest shape.
 `loop_plain.py` and `loop_integer.py` are the twins.
-
-The past taps of the next layer are summed while the gate of this one is still in flight, and the
-skip slice while the next layer waits for its input: neither is on the path from layer to layer.
 """
 
 from __future__ import annotations
@@ -79,46 +76,37 @@ def generate(sizes: Any, weights: Any, embedding: Any, decode: Any, thresholds: 
             if TANH:
                 squash(h + row * STRIDE)
             begin(w + SKIP, sums + row * STRIDE)
-        ring, layer, length = rings.ctypes.data, w + INPUT, 0
-        for step in range(LAYERS + 1):
-            # Step `index + 1` ends layer `index` and sums the past taps of the next one meanwhile.
-            index = step - 1
-            if step > 0:
-                length, slot = PAST * dilations[index], cursors[index]
-                for row in range(ROWS):
-                    # The oldest tap has been read, and its slot now takes the newest input.
-                    enter(layer + CURRENT, h + row * STRIDE, ring + row * ring_distance + slot * ROW)
-                gate(layer + CURRENT, layer + (LAYER if step < LAYERS else RESIDUAL), ring + slot * ROW, a, condition,
-                     z, ring_distance, condition_distance)
-                cursors[index] = 0 if slot + 1 == length else slot + 1
-            if step < LAYERS:
-                nearest, after = (layer, ring) if step == 0 else (layer + LAYER, ring + length * ROW)
-                following = layer + CURRENT if step == 0 else layer + RESIDUAL
-                frame = condition if step == 0 else condition + FRAME
-                length_after, read = PAST * dilations[step], cursors[step]
-                past(nearest, following if PAST == 1 else nearest + TAP, after + read * ROW, frame, a, ring_distance,
-                     condition_distance)
-                for tap in range(1, PAST):
-                    read += dilations[step]
-                    if read >= length_after:
-                        read -= length_after
-                    more(nearest + tap * TAP, following if tap == PAST - 1 else nearest + (tap + 1) * TAP,
-                         after + read * ROW, a, ring_distance)
-                if step < LAYERS - 1:
-                    # Since a sample ago these have left the cache; the layer after next waits for them first.
-                    for row in range(ROWS):
-                        fetch(after + length_after * ROW + row * ring_distance + cursors[step + 1] * ROW)
-                    fetch(frame + FRAME)
-                    fetch(frame + FRAME + FRAME // 2)
-            if step > 0:
-                slice_at = layer + RESIDUAL
-                if step < LAYERS:
-                    residual(slice_at, layer + SLICE, z, factor, h)
-                    slice_at = layer + SLICE
-                skip(slice_at, layer + LAYER + CURRENT if step < LAYERS else w + OUTPUT, z, sums)
-                ring += length * ROW
-                layer += LAYER
-                condition += FRAME
+        ring, layer = rings.ctypes.data, w + INPUT
+        for index in range(LAYERS):
+            dilation, slot = dilations[index], cursors[index]
+            length, read = PAST * dilation, slot
+            past(layer, layer + TAP if PAST > 1 else layer + CURRENT, ring + read * ROW, condition, a, ring_distance,
+                 condition_distance)
+            for tap in range(1, PAST):
+                read += dilation
+                if read >= length:
+                    read -= length
+                more(layer + tap * TAP, layer + (tap + 1) * TAP, ring + read * ROW, a, ring_distance)
+            for row in range(ROWS):
+                if index < LAYERS - 1:
+                    # Since a sample ago this has left the cache; the next layer waits for it first.
+                    fetch(ring + (length + cursors[index + 1]) * ROW + row * ring_distance)
+                # The oldest tap has been read, and its slot now takes the newest input.
+                enter(layer + CURRENT, h + row * STRIDE, ring + slot * ROW + row * ring_distance)
+            if index < LAYERS - 1:
+                fetch(condition + FRAME)
+                fetch(condition + FRAME + FRAME // 2)
+            gate(layer + CURRENT, layer + RESIDUAL, ring + slot * ROW, a, condition, z, ring_distance,
+                 condition_distance)
+            cursors[index] = 0 if slot + 1 == length else slot + 1
+            place = layer + RESIDUAL
+            if index < LAYERS - 1:
+                residual(place, layer + SLICE, z, factor, h)
+                place = layer + SLICE
+            skip(place, layer + LAYER if index < LAYERS - 1 else w + OUTPUT, z, sums)
+            ring += length * ROW
+            layer += LAYER
+            condition += FRAME
         for row in range(ROWS):
             rectify(w + SKIP, sums + row * STRIDE, s + row * STRIDE)
         output(w + OUTPUT, w + END, s, o)
@@ -148,7 +136,7 @@ def generate(sizes: Any, weights: Any, embedding: Any, decode: Any, thresholds: 
             previous[row, 0], previous[row, 1] = code, older
             if KEPT > 0:
                 # Newest first, written twice, so that the window read next lies in one piece.
-                place = KEPT - 1 - (t + 1) % KEPT
-                history[row, place] = sample
-                history[row, place + KEPT] = sample
+                following = KEPT - 1 - (t + 1) % KEPT
+                history[row, following] = sample
+                history[row, following + KEPT] = sample
     return 0
