@@ -21,6 +21,9 @@ Doubles = NDArray[np.float64]
 HEADROOM = {"i16": 2.0, "i8x15": 2.0, "i8": 1.05}
 # A channel that was quiet during calibration keeps this share of the range of its layer.
 LEAST_SHARE = 1 / 8
+# How far rates follow the ranges of their channels. 1 is best for the activations, 0 for the weights, which take up
+# what the rates leave. KL on digits: i8 2.5e-3 at 1, 2.7e-3 at 1/2, 3.3e-3 at 0; i8x15 4.3e-4, 3.4e-4, 3.2e-4.
+EVENNESS = 0.5
 LIMIT = 2**31 - 1  # of an int32 sum
 
 
@@ -92,8 +95,11 @@ def gate_amplitude(form: Format) -> int:
 
 
 def _spread(span: Doubles) -> Doubles:
-    least = LEAST_SHARE * span.max()
-    return np.maximum(span, least if least > 0 else 1.0)
+    """The range each rate is made for."""
+    most = float(span.max())
+    if most == 0:
+        return np.ones_like(span)
+    return np.maximum(span, LEAST_SHARE * most) ** EVENNESS * most ** (1 - EVENNESS)
 
 
 @dataclass(frozen=True, eq=False)
