@@ -22,6 +22,7 @@ from wavegen.engines.packing import network_of
 from wavegen.errors import EngineUnavailableError
 from wavegen_kernels.cpu import host
 
+needs_vectors = pytest.mark.skipif(host.vector_target() is None, reason="no vector instruction set known here")
 FEW, MANY = 16, 2016  # samples of two calls that must allocate alike
 HOP = 1_000_000  # one frame for all: fetching frames is Python's work, and is bounded elsewhere
 PATIENCE = 6  # tries on a machine that others use too
@@ -71,23 +72,23 @@ def numba_allocations(run: Callable[[], object]) -> int:
 
 
 @pytest.mark.skipif(not hasattr(_nrt_python, "memsys_enable_stats"), reason="this Numba does not count allocations")
-@pytest.mark.parametrize("kernels", [
-    pytest.param("vector", marks=pytest.mark.skipif(host.vector_target() is None, reason="no vector target")), "plain"])
-@pytest.mark.parametrize("precision", PRECISIONS["numba"][1:])
-@pytest.mark.parametrize("path", MODELS)
-def test_samples_cost_no_allocation(path, precision, kernels):
+@pytest.mark.parametrize(("kernels", "path", "precision", "batch"), [
+    pytest.param("vector", "direct", "f32", 1, marks=needs_vectors),
+    pytest.param("vector", "direct", "i8", 2, marks=needs_vectors),
+    pytest.param("vector", "lpc", "i8x15", 1, marks=needs_vectors),
+    *(("plain", path, precision, 2) for path in MODELS for precision in PRECISIONS["numba"][1:])])
+def test_samples_cost_no_allocation(kernels, path, precision, batch):
     engine = engine_of(path, precision, kernels)
-    for batch in (1, 3):
-        state = engine.start(batch, told_of(MODELS[path]))
+    state = engine.start(batch, told_of(MODELS[path]))
 
-        def speak(count, state=state):
-            return lambda: engine.step(state, count)
+    def speak(count):
+        return lambda: engine.step(state, count)
 
-        speak(FEW)()
-        assert numba_allocations(speak(MANY)) == numba_allocations(speak(FEW)), "the loop asks Numba for memory"
-        # What is returned, and the part of it that one block of frames covers: int64 each, and a few small objects.
-        grown = python_bytes(speak(MANY)) - python_bytes(speak(FEW))
-        assert grown <= 3 * 8 * batch * (MANY - FEW) + 4096, f"{grown} bytes more for {MANY - FEW} samples more"
+    speak(FEW)()
+    assert numba_allocations(speak(MANY)) == numba_allocations(speak(FEW)), "the loop asks Numba for memory"
+    # What is returned, and the part of it that one block of frames covers: int64 each, and a few small objects.
+    grown = python_bytes(speak(MANY)) - python_bytes(speak(FEW))
+    assert grown <= 3 * 8 * batch * (MANY - FEW) + 4096, f"{grown} bytes more for {MANY - FEW} samples more"
 
 
 @dataclass

@@ -127,13 +127,13 @@ def add_integer_product(out: Any, outputs: Any, weights: Any, at: Any, inputs: A
 
 
 @njit(nogil=True, error_model="numpy")
-def add_exact_product(out: Any, outputs: Any, weights: Any, inputs: Any, depth: Any, width: Any, limit: Any) -> None:
-    """out += inputs @ weights in float32, summed in chains as `micro.Matrix` does."""
+def add_exact_product(out: Any, outputs: Any, weights: Any, inputs: Any, depth: Any, width: Any, limit: Any,
+                      sums: Any) -> None:
+    """out += inputs @ weights in float32, summed in chains as `micro.Matrix` does; `sums` takes 16 of them."""
     chains = 1
     while 2 * chains * width <= limit * LANES:
         chains *= 2
     chains = min(chains, 16)
-    sums = np.zeros(chains, np.float32)
     for j in range(outputs):
         panel = j // width
         sums[:] = _ZERO
@@ -204,7 +204,7 @@ def generate(sizes: Any, weights: Any, embedding: Any, decode: Any, thresholds: 
             for j in range(taps):
                 window[j] = history[row, newest + j]
             if taps > 0:
-                add_exact_product(h, size, floats, window, taps, panel_width(size, limit), limit)
+                add_exact_product(h, size, floats, window, taps, panel_width(size, limit), limit, lane_sums)
             if squash:
                 for j in range(size):
                     h[j] = tanh(h[j])
