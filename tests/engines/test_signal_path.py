@@ -16,6 +16,7 @@ from networks import (
 )
 from wavegen.audio import lpc
 from wavegen.engines import TableConditioning, build_engine
+from wavegen.engines.calibration import measure_ranges
 from wavegen.engines.numba_engine import NumbaEngine
 from wavegen.engines.packing import network_of
 from wavegen.errors import BadInputError, ConfigError
@@ -24,7 +25,8 @@ from wavegen_kernels.cpu import host
 needs_vectors = pytest.mark.skipif(host.vector_target() is None, reason="no vector instruction set known here")
 fused = pytest.mark.parametrize("kernels", [pytest.param("vector", marks=needs_vectors), "plain"])
 every_engine = pytest.mark.parametrize(
-    "name", [pytest.param("vector", marks=needs_vectors), "plain", "reference"])
+    "name", [pytest.param("vector", marks=needs_vectors), pytest.param("vector i8x15", marks=needs_vectors), "plain",
+             "plain i8", "reference"])
 HOP, ROWS = 20, 3
 MODEL = make_wavenet(24, 37, 19, (1, 2, 4, 8, 3), 100, kernel_size=3, signal_path="lpc", input_taps=20,
                      input_tanh=True)
@@ -35,8 +37,10 @@ _engines: dict = {}
 def engine_of(name, model=MODEL):
     """One engine of a kind for all tests; the vector loop is compiled once."""
     if (name, id(model)) not in _engines:
-        network = network_of(model)
-        engine = build_engine(model, "reference") if name == "reference" else NumbaEngine(network, None, name)
+        network, (kernels, _, precision) = network_of(model), name.partition(" ")
+        ranges = measure_ranges(network, random_codes(100, ROWS, 200), conditioning((0, 1, 2), model))
+        engine = (build_engine(model, "reference") if name == "reference"
+                  else NumbaEngine(network, None, kernels, precision or "f32", ranges))
         engine.default_conditioning = conditioning((0, 1, 2), model)
         _engines[name, id(model)] = engine
     return _engines[name, id(model)]
@@ -57,6 +61,14 @@ def start(name, rows=(0, 1, 2)):
 def test_layers_and_logits_agree_with_float64(kernels):
     codes = random_codes(100, ROWS, 150)
     assert_layers_agree(engine_of(kernels), engine_of("reference"), codes)
+
+
+@pytest.mark.parametrize(
+    ("name", "share"), [pytest.param("vector i8x15", 0.03, marks=needs_vectors), ("plain i8", 0.1)])
+def test_integer_precisions_have_the_same_signal_and_nearly_the_same_logits(name, share):
+    codes = random_codes(100, ROWS, 150)
+    found, truth = engine_of(name).logits(codes), engine_of("reference").logits(codes)
+    assert 0 < np.sqrt(np.square(found - truth).mean()) < share * truth.std()
 
 
 @pytest.mark.parametrize(("order", "taps"), [(16, 0), (5, 0), (24, 3)])

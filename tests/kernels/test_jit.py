@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,32 @@ def test_an_edit_or_another_processor_gets_another_module(monkeypatch):
     before = jit._fingerprint.__wrapped__()
     monkeypatch.setattr(jit, "machine", lambda: (*host.machine()[:2], "+another"))
     assert jit._fingerprint.__wrapped__() != before
+
+
+def test_an_edit_of_any_source_gets_another_module(monkeypatch, tmp_path):
+    copy = tmp_path / "cpu"
+    shutil.copytree(jit._FOLDER, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(jit._FOLDER.parent / "philox.py", tmp_path)
+    monkeypatch.setattr(jit, "_FOLDER", copy)
+    found = {jit._fingerprint.__wrapped__()}
+    for name in ("lanes.py", "micro.py", "predict.py", "../philox.py"):
+        with (copy / name).open("a", encoding="utf-8") as file:
+            file.write("# an edit\n")
+        found.add(jit._fingerprint.__wrapped__())
+    assert len(found) == 5
+
+
+def test_without_any_folder_it_compiles_anew(tmp_path):
+    """No home, no temporary folder: as in a container whose file system is read-only."""
+    script = "import tempfile\ntempfile.tempdir = '/dev/null/none'\n" + LOAD.rpartition("print")[0] + (
+        "assert generate.signatures\n"
+        "try:\n    jit.cache_folder()\nexcept OSError:\n    print('nowhere')\n")
+    environment = os.environ | {"HOME": "/dev/null", "PYTHONPATH": str(KERNELS), "PYTHONDONTWRITEBYTECODE": "1"}
+    for name in (jit.CACHE_VARIABLE, "XDG_CACHE_HOME"):
+        environment.pop(name, None)
+    found = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.split() == ["nowhere"] and "compiled anew each time" in found.stderr
 
 
 def test_a_full_disk_costs_the_cache_and_no_more(monkeypatch, caplog):
