@@ -50,11 +50,18 @@ def bench(model: str | None = None, *, config: str | None = None, engine: str = 
         if isinstance(threads, str):
             raise ConfigError(f'training needs a number of threads, found "{threads}"')
         return bench_training(shape, threads=threads)
+    ranges, calibration = None, None
     if model is not None:
         loaded = load_model(model)
+        family = loaded.spec.model.family
+        if family not in ("wavenet", "rnn"):
+            raise ConfigError(f'bench measures models that speak sample by sample, wavenet and rnn; '
+                              f'"{model}" is {family}')
+        ranges, calibration = loaded.ranges, loaded.spec.calibration
         network, rate, name = loaded.model, loaded.spec.audio.sample_rate, model
     else:
         rate, name = CONFIGURATION_RATE, f"configuration {config or 'A'}"
         network = build_model(CONFIGURATIONS[config or "A"], AudioConfig(sample_rate=rate), Vocabulary())
-    report = bench_synthesis(network, rate, name, engine, precision, batch, threads)
+    report = bench_synthesis(network, rate, name, engine, precision, batch, threads, ranges=ranges,
+                             calibration=calibration)
     return report | limits() if report["engine"] == "numba" else report

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from wavegen.bench.eager import EagerStep
 from wavegen.bench.timing import Timing, interleave
-from wavegen.config import WaveNetConfig
+from wavegen.config import Calibration, WaveNetConfig
 from wavegen.engines import AbstractEngine, Conditioning, ModelConditioning, State, build_engine
+from wavegen.engines.calibration import own_ranges
 from wavegen.engines.machine import describe, levels, synthesis_floor
 from wavegen.engines.numba_engine import NumbaEngine
 from wavegen.engines.packing import Network, network_of
@@ -23,6 +24,7 @@ from wavegen.errors import WavegenError
 from wavegen.models import ConditioningInputs
 
 PARITY = 1e-3  # a baseline's logits may differ from the network's by this: all are float32
+FEATURE_FRAMES = 8192  # silence told to a model of local features; longer than anything spoken here
 
 _CYCLE = tuple(2**exponent for exponent in range(10))
 # The benchmark sizes: A the classic GPU benchmark, B small, C large, D a well-known public vocoder's.
@@ -46,7 +48,8 @@ class Case:
 
 
 def bench_synthesis(model: Any, sample_rate: int, name: str, engine: str = "auto", precision: str = "auto",
-                    batch: int = 1, threads: int | str = 1, clock: str = "wall", rounds: int = 15) -> dict[str, Any]:
+                    batch: int = 1, threads: int | str = 1, clock: str = "wall", rounds: int = 15,
+                    ranges: Any = None, calibration: Calibration | None = None) -> dict[str, Any]:
     """Measure one engine on one model; WaveNet beside the eager baseline and the floor.
 
     Args:
@@ -57,22 +60,24 @@ def bench_synthesis(model: Any, sample_rate: int, name: str, engine: str = "auto
         batch: rows; speeds are totals over the rows.
         clock: see `interleave`.
         rounds: interleaved turns of engine and baseline.
+        ranges, calibration: of the model, as in `build_engine`.
 
     Raises:
-        WavegenError: the baseline computes something else than the engine.
+        WavegenError: the baseline computes something else than the network.
     """
     case = Case(engine, precision, batch, threads)
-    reports, _ = bench_cases(model, sample_rate, name, [case], {"eager": EagerStep}, clock, rounds)
+    reports, _ = bench_cases(model, sample_rate, name, [case], {"eager": EagerStep}, clock, rounds, ranges, calibration)
     return reports[0] | machine()
 
 
 def bench_cases(model: Any, sample_rate: int, name: str, cases: Sequence[Case],
                 baselines: Mapping[str, Callable[[Network, NDArray[np.float32]], Any]], clock: str = "wall",
-                rounds: int = 15) -> tuple[list[dict[str, Any]], dict[str, Timing]]:
+                rounds: int = 15, ranges: Any = None,
+                calibration: Calibration | None = None) -> tuple[list[dict[str, Any]], dict[str, Timing]]:
     """Measure several engines on one model, and what they are compared with, in one interleaved run.
 
     Args:
-        model, sample_rate, name, clock, rounds: as in `bench_synthesis`.
+        model, sample_rate, name, clock, rounds, ranges, calibration: as in `bench_synthesis`.
         cases: at least one.
         baselines: steps of one row by name, made from the network and a conditioning frame (L, 2R).
             Each is first checked against the first case. Only for WaveNet; "eager" among them is
@@ -85,10 +90,13 @@ def bench_cases(model: Any, sample_rate: int, name: str, cases: Sequence[Case],
     torch.set_num_threads(1)
     try:
         conditioning = _conditioning(model)
+        if not ranges and len(cases) > 1 and model.config.family == "wavenet":
+            # Once for all engines, each of which would let the model speak first.
+            ranges = own_ranges(network_of(model), model, lambda: NumbaEngine(network_of(model)))
         speakers, contenders = [], {}
         for number, case in enumerate(cases):
             start = time.perf_counter()
-            speaker = build_engine(model, case.engine, case.precision, threads=case.threads)
+            speaker = build_engine(model, case.engine, case.precision, None, ranges, case.threads, calibration)
             speakers.append((speaker, time.perf_counter() - start))
             contenders[f"case {number}"] = _runner(speaker, speaker.start(case.batch, conditioning))
         steps = {}
@@ -130,7 +138,8 @@ def _conditioning(model: Any) -> Conditioning:
     told = model.config.conditioning
     return ModelConditioning(model, ConditioningInputs(
         label=first if told.label else None, speaker=first if told.speaker else None,
-        num_samples=first + 10**9 if told.progress_steps else None))
+        num_samples=first + 10**9 if told.progress_steps else None,
+        features=torch.zeros(1, told.features, FEATURE_FRAMES) if told.features else None))
 
 
 def _check_parity(exact: AbstractEngine, step: Any, network: Network, conditioning: Conditioning) -> None:
