@@ -71,7 +71,7 @@ def test_the_checksum_is_that_of_the_weights(folder):
 
 def test_the_card_says_how_to_speak(folder):
     card = (folder / "README.md").read_text()
-    assert "wavegen synth tiny --label 0 --speaker anna -o out.wav" in card
+    assert "wavegen synth PATH/OF/THIS/FOLDER --label 0 --speaker anna -o out.wav" in card
     assert "validation_bits: 5.5" in card
 
 

@@ -120,6 +120,9 @@ def model_card(spec: ModelFolder) -> str:
         f"- sample rate: {spec.audio.sample_rate} Hz",
         f"- output: {spec.audio.quantization_channels} mu-law codes ({spec.audio.codec})",
     ]
+    if spec.model.family in ("wgan", "vae"):
+        window = spec.model.num_samples
+        facts.append(f"- clips: {window} samples, {window / spec.audio.sample_rate:g} s")
     if told.label:
         facts.append(f"- labels: {', '.join(vocabulary.labels)}")
     if told.speaker:
@@ -129,7 +132,7 @@ def model_card(spec: ModelFolder) -> str:
         [
             f" --label {vocabulary.labels[0]}" if told.label else "",
             f" --speaker {vocabulary.speakers[0]}" if told.speaker else "",
-            "" if vocabulary.durations else " --seconds 1",
+            "" if vocabulary.durations or spec.model.family in ("wgan", "vae") else " --seconds 1",
         ]
     )
     return "\n".join(
@@ -140,7 +143,7 @@ def model_card(spec: ModelFolder) -> str:
             "",
             *facts,
             "",
-            f"    wavegen synth {spec.name}{options} -o out.wav",
+            f"    wavegen synth PATH/OF/THIS/FOLDER{options} -o out.wav",
             "",
         ]
     )
