@@ -106,3 +106,14 @@ def test_the_thresholds_are_where_the_code_changes(quantization_channels):
     assert np.array_equal(mulaw.encode(below, quantization_channels), np.arange(quantization_channels - 1))
     x = np.random.default_rng(0).uniform(-1, 1, 5000).astype(np.float32)
     assert np.array_equal(np.searchsorted(table, x, side="right"), mulaw.encode(x, quantization_channels))
+
+
+@pytest.mark.parametrize("channels", [2, 16, 256, 1024])
+def test_companded_amplitudes_become_the_waveform(channels):
+    codes = np.arange(channels)
+    waveform = mulaw.from_companded(mulaw.to_companded(codes, channels), channels)
+    assert waveform.dtype == np.float32
+    assert np.allclose(waveform, mulaw.decode(codes, channels), atol=1e-6)
+    assert mulaw.from_companded(np.array([-3.0, 0.0, 3.0]), channels).tolist() == pytest.approx([-1, 0, 1])
+    with pytest.raises(ValueError, match="must be finite"):
+        mulaw.from_companded(np.array([0.0, np.nan]), channels)

@@ -81,3 +81,27 @@ def test_padding_is_silence_and_does_not_count():
 def test_an_empty_split_is_named():
     with pytest.raises(StoreError, match='no rows in split "test"'):
         WindowBatches(store(LENGTHS), "test", 1000, 20, 10)
+
+
+def test_windows_of_fixed_length_hold_one_clip_each():
+    batches = WindowBatches(store([50, 130, 300]), "train", 256, 20, 40, window=60, context=30, fixed=128)
+    seen = [batches.batch(step) for step in range(len(batches))]
+    assert [batch.codes.shape[1] for batch in seen] == [128, 128] and len(batches) == 2
+    rows = {int(row): batch.codes[i] for step, batch in enumerate(seen)
+            for i, row in enumerate(batches.rows[batches.windows(step)])}
+    assert np.array_equal(rows[0], [*range(50), *[128] * 78])  # silence behind a short clip
+    assert np.array_equal(rows[2], (14 + np.arange(128)) % 251)  # the start of a long one
+    assert all(batch.weight.all() for batch in seen)
+    assert sum(int(batch.inside.sum()) for batch in seen) == 50 + 128 + 128
+
+
+def test_random_starts_are_a_pure_function_of_the_epoch():
+    def codes(batches, step):
+        return batches.batch(step).codes
+
+    first = WindowBatches(store([300, 90, 500]), "train", 10_000, 0, 1, fixed=64, random_start=True)
+    again = WindowBatches(store([300, 90, 500]), "train", 10_000, 0, 1, fixed=64, random_start=True)
+    epochs = [codes(first, step) for step in range(5)]
+    assert all(np.array_equal(codes(again, step), epochs[step]) for step in (4, 0, 2))
+    starts = {int(first.batch(step).start_frame.max()) for step in range(20)}
+    assert len(starts) > 10 and max(starts) <= 436
