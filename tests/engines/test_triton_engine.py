@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("triton", reason="triton is not installed: there is no wheel of it for this platform")
 
-from wavegen.engines.triton_engine import Limits, Plan, choose_plan
 from wavegen_kernels.gpu.pack import make_sizes
+from wavegen_kernels.gpu.plan import Limits, Plan, choose_plan
 
 A = make_sizes(20, 2, 64, 256, 256, 256)
 C = make_sizes(30, 2, 128, 256, 256, 256)

@@ -1,12 +1,13 @@
 """The GPU engine: the whole generation loop of many utterances inside one launch of a Triton kernel.
 
-`wavegen_kernels/gpu` holds the kernels: `batch` generates, a tile of rows to a program; `prefill`
-takes known codes, all time steps at once. Rows may finish and others begin in their place while the
-rest goes on: see `retire` and `admit`.
+`wavegen_kernels/gpu` holds the kernels: `batch` generates, a tile of rows to a program; `latency`
+generates few rows on many multiprocessors; `prefill` takes known codes, all time steps at once. Rows
+may finish and others begin in their place while the rest goes on: see `retire` and `admit`.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -33,88 +34,19 @@ from wavegen.engines.base import (
 )
 from wavegen.engines.conditioning import FrameBlocks, TableConditioning
 from wavegen.engines.packing import Network
-from wavegen.errors import ConfigError, EngineUnavailableError
-from wavegen_kernels.gpu import batch, prefill
+from wavegen.errors import ConfigError, EngineUnavailableError, WavegenError
+from wavegen_kernels.gpu import batch, latency, prefill
 from wavegen_kernels.gpu.memory import make_memory
-from wavegen_kernels.gpu.pack import Packed, Sizes, pack, pack_frames
+from wavegen_kernels.gpu.pack import Packed, pack, pack_frames
+from wavegen_kernels.gpu.plan import Limits, Plan, choose_plan, find_limits, more_modest
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
 LEAST_CAPABILITY = (8, 0)
 LAUNCH_SAMPLES = 4096  # of one launch: long enough to cost nothing, short enough to interrupt
 TABLE_BYTES = 1 << 28  # of conditioning frames on the device at a time
 MAX_CODES, MAX_RESIDUAL = 1024, 256  # a tile must hold all of them
-TILES = (16, 32, 64, 128)
-ACCUMULATORS = 40_960  # float32 sums of a tile; a multiprocessor has 65,536 registers
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How the batch kernel is launched; the numbers it gives do not depend on it but by `rows` and `fast`.
-
-    Attributes:
-        rows: height of a tile.
-        parts: in which a layer is worked on, see `batch.generate`.
-        fast: the approximate tanh of the hardware.
-        warps, stages: of a program; layers' weights in flight.
-    """
-
-    rows: int = 16
-    parts: int = 1
-    fast: bool = False
-    warps: int = 8
-    stages: int = 2
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a device offers.
-
-    Attributes:
-        programs: that run at the same time, one to a multiprocessor.
-        shared_bytes: shared memory of a program.
-        tallest: the tile for which the compiler finds instructions that do not run out of registers.
-    """
-
-    programs: int
-    shared_bytes: int
-    tallest: int
-
-
-def choose_plan(sizes: Sizes, batch_size: int, itemsize: int, limits: Limits) -> Plan:
-    """The plan for a model, a batch and a device.
-
-    The least tile that needs no more programs than run at once: each program reads all weights for
-    every sample, so tiles grow before the reading starts over. Then as few parts as let the weights
-    of one be copied while those of another are used.
-
-    Args:
-        sizes: of the model.
-        batch_size: rows.
-        itemsize: bytes of a weight.
-        limits: of the device.
-    """
-    sums = sizes.residual + sizes.skips * sizes.chunk
-    tiles = [rows for rows in TILES if rows <= limits.tallest and rows * sums <= ACCUMULATORS] or TILES[:1]
-    rows = next((rows for rows in tiles if -(-batch_size // rows) <= limits.programs), tiles[-1])
-    plan = Plan(rows=rows)
-    while plan.parts < most_parts(sizes) and _in_flight(sizes, plan, itemsize) > limits.shared_bytes:
-        plan = replace(plan, parts=2 * plan.parts)
-    return plan if _in_flight(sizes, plan, itemsize) <= limits.shared_bytes else replace(plan, stages=1)
-
-
-def most_parts(sizes: Sizes) -> int:
-    """Parts of 32 channels; thinner ones waste the tensor cores."""
-    return max(1, sizes.residual // 32)
-
-
-def _in_flight(sizes: Sizes, plan: Plan, itemsize: int) -> int:
-    """Bytes of shared memory the layer loop or the output loop needs, about; too few only lead to `_more_modest`."""
-    width, wide = sizes.residual // plan.parts, sizes.skips * sizes.chunk
-    layer = width * ((2 * sizes.kernel_size + 1) * sizes.residual + wide)
-    inputs = plan.rows * sizes.residual * (sizes.kernel_size + 2)
-    output = sizes.chunk * (wide + sizes.codes) + plan.rows * wide
-    # Warp-group products take their inputs from shared memory too. The factor is of compiled kernels.
-    return itemsize * max(layer + inputs, output) * (17 if plan.rows >= 64 else 10) // 10
 
 
 def pack_network(network: Network, dtype: torch.dtype, device: torch.device | str) -> Packed:
@@ -161,6 +93,7 @@ class TritonState(State):
         self.table = torch.zeros(0)
         self.prediction: Tensor | None = None
         self.table_end = 0  # the tick up to which the table holds
+        self.lost = False  # after a generation that the GPU has broken off
 
     def copy(self) -> TritonState:
         other = object.__new__(TritonState)
@@ -193,8 +126,8 @@ class TritonEngine(AbstractEngine):
         precision: "f16", "bf16" or "f32", of weights and of what enters a product; sums are float32.
         device: a CUDA device, None the current one. "cpu" only where Triton interprets its kernels
             ($TRITON_INTERPRET=1), for tests.
-        plan: how kernels are launched; None lets `choose_plan` decide for each batch. Batches that
-            must agree to the last bit whatever their size need a fixed one.
+        plan: how kernels are launched; None lets `plan_for` decide for each batch. Batches that must
+            agree to the last bit whatever their size need a fixed one.
 
     Raises:
         EngineUnavailableError: no GPU that can run it, or a model too wide for a tile.
@@ -219,17 +152,24 @@ class TritonEngine(AbstractEngine):
 
     @cached_property
     def _limits(self) -> Limits:
-        if self.device.type != "cuda":
-            return Limits(1, 1 << 18, TILES[0])
-        facts: Any = torch.cuda.get_device_properties(self.device)
-        # Without warp-group products (Hopper), 64 rows spill thousands of bytes of registers.
-        return Limits(facts.multi_processor_count, facts.shared_memory_per_block_optin, 128 if facts.major >= 9 else 32)
+        return find_limits(self.device)
 
     def plan_for(self, batch_size: int) -> Plan:
         """How a batch of this size is launched."""
         if self.plan is not None:
             return self.plan
-        return choose_plan(self.packed.sizes, batch_size, self.packed.gate.element_size(), self._limits)
+        sizes, limits = self.packed.sizes, self._limits
+        plan = choose_plan(sizes, batch_size, self.packed.gate.element_size(), limits)
+        if self.device.type != "cuda" or batch_size > latency.ROWS.value:
+            return plan
+        spread = latency.make_spread(sizes, self.packed.dtype, batch_size, limits.shared_bytes, limits.programs)
+        if isinstance(spread, str):
+            logger.info("triton engine: the batch kernel for %d rows; the latency kernel does not take %s",
+                        batch_size, spread)
+            return plan
+        logger.info("triton engine: the latency kernel for %d rows, on %d multiprocessors", batch_size,
+                    spread.programs)
+        return replace(plan, spread=spread)
 
     def start(self, batch_size: int = 1, conditioning: Conditioning | None = None,
               seeds: int | Sequence[int] = 0, streams: Sequence[int] | None = None,
@@ -318,6 +258,8 @@ class TritonEngine(AbstractEngine):
     def _own(self, state: State) -> TritonState:
         if not isinstance(state, TritonState) or state.packed is not self.packed:
             raise ConfigError(f"this {type(state).__name__} is of another engine; take one of this engine's start()")
+        if state.lost:
+            raise ConfigError("this state was lost when the GPU stopped a generation; start a new one")
         return state
 
     def _rows_of(self, state: State, rows: Sequence[int]) -> NDArray[np.int64]:
@@ -365,25 +307,31 @@ class TritonEngine(AbstractEngine):
             done = stop
 
     def _launch(self, kernel: Any, state: TritonState, codes: Tensor, **arguments: Any) -> None:
-        """Run a kernel by the state's plan, or by the next more modest one if the device lacks memory for it."""
+        """Run a kernel by the state's plan, or by the next more modest one if the device lacks room for it."""
         while state.sources:
             plan = state.plan
             hop = state.sources[0].blocks.conditioning.hop_length
+            given = (self.packed, state.memory, state.table, hop, state.position, codes)
             try:
-                kernel(self.packed, state.memory, state.table, hop, state.position, codes, **arguments,
-                       prediction=state.prediction, rows=plan.rows, parts=plan.parts, fast=plan.fast,
-                       warps=plan.warps, stages=plan.stages)
+                if kernel is batch.generate and plan.spread is not None:
+                    latency.generate(*given, **arguments, prediction=state.prediction, spread=plan.spread,
+                                     fast=plan.fast, warps=plan.warps)
+                else:
+                    kernel(*given, **arguments, prediction=state.prediction, rows=plan.rows, parts=plan.parts,
+                           fast=plan.fast, warps=plan.warps, stages=plan.stages)
                 return
             except OutOfResources as error:  # is raised before anything runs
                 state.plan = self._more_modest(plan, error)
+            except latency.LostProgramError as error:
+                state.lost = True
+                raise WavegenError(f"{error}; this state is lost, start a new one") from error
 
     def _more_modest(self, plan: Plan, error: OutOfResources) -> Plan:
-        if plan.parts < most_parts(self.packed.sizes):
-            return replace(plan, parts=2 * plan.parts)
-        if plan.stages > 1:
-            return replace(plan, stages=1)
-        if plan.rows > TILES[0]:
-            return replace(plan, rows=plan.rows // 2)
+        if plan.spread is not None:
+            logger.warning("triton engine: the batch kernel takes over from the latency kernel (%s)", error)
+        modest = more_modest(self.packed.sizes, plan)
+        if modest is not None:
+            return modest
         raise EngineUnavailableError(f'the model does not fit this GPU ({error}); use engine="reference" with '
                                      f'device="cuda"') from error
 

@@ -215,7 +215,7 @@ def generate(packed: Packed, memory: Memory, table: Tensor, hop: int, position: 
         memory.table_row, memory.table_origin, memory.seeds, memory.streams, memory.inverse_temperature, memory.min_p,
         nothing if uniforms is None else uniforms, codes, nothing if logits is None else logits,
         packed.residual_scale, position, codes.shape[1], batch, table.shape[1], hop, **sizes.constants,
-        ORDER=sizes.order, KEPT=sizes.kept, ROWS=rows, PARTS=parts, SHARED_TABLE=table.shape[0] == 1, DRAW=draw_with,
+        ROWS=rows, PARTS=parts, SHARED_TABLE=table.shape[0] == 1, DRAW=draw_with,
         LOGITS=logits is not None, FAST=fast, STAGES=stages, num_warps=warps)
 
 

@@ -29,8 +29,19 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.runtime.errors import OutOfResources
 
-from wavegen_kernels.gpu.blocks import INTERPRETED, dot, draw, gate, philox_uniform, tanh_exact
+from wavegen_kernels.gpu.blocks import (
+    INTERPRETED,
+    code_of,
+    dot,
+    draw,
+    follow,
+    gate,
+    philox_uniform,
+    predict,
+    tanh_exact,
+)
 from wavegen_kernels.gpu.memory import Memory
 from wavegen_kernels.gpu.pack import Packed, Sizes
 
@@ -38,7 +49,8 @@ ROWS = tl.constexpr(8)  # the width of the narrowest tensor-core product; batche
 MOST_LAYERS = 10  # of a core: its loop over them is unrolled
 MOST_CODES = 1024
 MOST_STEPS = 4096  # of a launch
-MARGIN = 16_384  # bytes of shared memory for what the compiler keeps besides weights
+SLICE_BYTES = tl.constexpr(16_384)  # of past weights that pass through shared memory at once
+MARGIN = 16_384  # bytes of shared memory for what the compiler keeps besides the weights of a linear program
 
 
 @triton.jit
@@ -132,12 +144,30 @@ def skip_program(part, first, last, weights, bias, source, target, abort,
 
 
 @triton.jit
-def next_code(step, code, codes_out, logits_out, uniforms, seed, stream,
-              clock, rate, least, live, packets, abort, patience, batch,
-              num_samples, CODES: tl.constexpr, DRAW: tl.constexpr, LOGITS: tl.constexpr):
-    """Wait for the logits of a step and draw, write and return the codes (8,); `code` where rows are missing."""
+def newest_sample(history, tick, KEPT: tl.constexpr):
+    """Pointers (ROWS,) to x[tick - 1], behind which the older samples lie."""
+    return history + tl.arange(0, ROWS) * (2 * KEPT) + KEPT - 1 - (tick & (KEPT - 1))
+
+
+@triton.jit
+def next_sample(step, tick, at, code, older, codes_out, logits_out, uniforms, seed, stream, clock, rate, least, live,
+                decoded, thresholds, prediction, history, packets, abort, patience, batch, num_samples,
+                CODES: tl.constexpr, ORDER: tl.constexpr, KEPT: tl.constexpr, DRAW: tl.constexpr,
+                LOGITS: tl.constexpr):
+    """Wait for the logits of a step, draw and write its codes, remember its samples.
+
+    Args:
+        at: (ROWS,) frame of the step in the conditioning table; tick: of the step.
+        code, older: int32 (ROWS,), as in `Memory.previous` before the step.
+
+    Returns:
+        code, older and the samples after it.
+    """
     rows, codes = tl.arange(0, ROWS), tl.arange(0, CODES)
     exists = rows < batch
+    sample = tl.zeros((ROWS,), tl.float32)
+    if ORDER > 0:
+        predicted = predict(prediction + at * ORDER, newest_sample(history, tick, KEPT), exists, ORDER)
     logits = receive(slot(packets, step, rows[:, None], batch, CODES) + codes[None, :], step, exists[:, None], abort,
                      patience)
     place = rows * num_samples + step
@@ -152,7 +182,18 @@ def next_code(step, code, codes_out, logits_out, uniforms, seed, stream,
             uniform = philox_uniform(seed, stream, clock + step)
         drawn = draw(logits, uniform, rate, least, CODES)
         tl.store(codes_out + place, drawn, mask=live)
-    return tl.where(exists, drawn, code)
+    # Where rows are missing or an abort has made numbers of anything, no address may leave a table.
+    drawn = tl.where(exists, tl.minimum(tl.maximum(drawn, 0), CODES - 1), 0)
+    older = code
+    if KEPT > 0:
+        sample = tl.load(decoded + drawn)
+        if ORDER > 0:
+            sample = follow(predicted, sample)
+            older = code_of(thresholds, sample, CODES)
+        newest = newest_sample(history, tick + 1, KEPT)
+        tl.store(newest, sample, mask=exists)
+        tl.store(newest + KEPT, sample, mask=exists)
+    return drawn, older, sample
 
 
 @triton.jit
@@ -166,18 +207,17 @@ def halves(a, R: tl.constexpr):
 @triton.jit
 def core_program(
     group, first, last, pending, drain, embedding, taps, gate_weight, residual,
-    residual_bias, decoded, dilation, ring_start, ring_mask, rings, history,
-    previous, active, origin, table, table_row, table_origin, seeds, streams,
+    residual_bias, decoded, thresholds, dilation, ring_start, ring_mask, rings, history,
+    previous, active, origin, table, prediction, table_row, table_origin, seeds, streams,
     inverse_temperature, min_p, uniforms, codes_out, logits_out, inputs_mail,
     gated_mail, logits_mail, abort, residual_scale, position, num_samples, batch,
     frames, hop, patience,
     LAYERS: tl.constexpr, KERNEL: tl.constexpr, R: tl.constexpr, CODES: tl.constexpr, EMBEDDINGS: tl.constexpr,
-    TAPS: tl.constexpr, SQUASH: tl.constexpr, GROUPS: tl.constexpr, GROUP: tl.constexpr,
-    SHARED_TABLE: tl.constexpr, DRAW: tl.constexpr, LOGITS: tl.constexpr, FAST: tl.constexpr,
+    TAPS: tl.constexpr, ORDER: tl.constexpr, KEPT: tl.constexpr, SQUASH: tl.constexpr, GROUPS: tl.constexpr,
+    GROUP: tl.constexpr, SHARED_TABLE: tl.constexpr, DRAW: tl.constexpr, LOGITS: tl.constexpr, FAST: tl.constexpr,
 ):
     """GROUP consecutive layers; group 0 also draws the codes."""
-    # 16 KB of past weights at once.
-    SLICE: tl.constexpr = R if R <= 64 else 4096 // R
+    SLICE: tl.constexpr = R if 4 * R * R <= SLICE_BYTES else SLICE_BYTES // (4 * R)
     rows, channels = tl.arange(0, ROWS), tl.arange(0, R)
     exists = rows < batch
     live = exists & (tl.load(active + rows, mask=exists, other=0) != 0)
@@ -219,8 +259,8 @@ def core_program(
 
     for step in range(first, last):
         # What needs past inputs only, while the other programs are at the step before.
-        offset = tl.where(exists, (frame_start + step) // hop, 0).to(tl.int64)
-        frame = table + ((row_table + offset) * (LAYERS * 2 * R))[None, :] + (pair_half * R + pair_channel)[:, None]
+        at = row_table + tl.where(exists, (frame_start + step) // hop, 0)
+        frame = table + (at * (LAYERS * 2 * R))[None, :] + (pair_half * R + pair_channel)[:, None]
         # Zero, but not for the compiler, which otherwise computes all addresses before the loop and spills them.
         zero = (step >> 30) * (2 * R * R)
         before = ()
@@ -240,27 +280,35 @@ def core_program(
 
         if group == 0:
             h = tl.zeros((R, ROWS), tl.float32)
+            sample = tl.zeros((ROWS,), tl.float32)
+            if KEPT > 0:
+                sample = tl.load(newest_sample(history, tick + step, KEPT), mask=exists, other=0.0)
             if TAPS > 0:
-                # All but the newest sample, which is not drawn yet.
+                # All but the newest sample, which may not be drawn yet.
                 past = tl.arange(0, TAPS)
-                newest = TAPS - 1 - ((tick + step) & (TAPS - 1))
-                window = tl.load(history + rows[None, :] * (2 * TAPS) + newest + past[:, None],
+                window = tl.load(newest_sample(history, tick + step, KEPT)[None, :] + past[:, None],
                                  mask=exists[None, :] & (past > 0)[:, None], other=0.0).to(dtype)
                 h = dot(tl.load(taps + past[None, :] * R + channels[:, None]), window, h)
             if step > first or pending > 0:
-                older_code = code
-                code = next_code(step - 1, code, codes_out, logits_out, uniforms, seed, stream, clock, rate, least,
-                                 live, logits_mail, abort, patience, batch, num_samples, CODES, DRAW, LOGITS)
-                older = older_code
-            h += tl.load(embedding + code[None, :] * R + channels[:, None])
-            if EMBEDDINGS > 1:
-                h += tl.load(embedding + CODES * R + older[None, :] * R + channels[:, None])
+                before_at = row_table + tl.where(exists, (frame_start + step - 1) // hop, 0)
+                code, older, sample = next_sample(
+                    step - 1, tick + step - 1, before_at, code, older, codes_out, logits_out, uniforms, seed, stream,
+                    clock, rate, least, live, decoded, thresholds, prediction, history, logits_mail, abort, patience,
+                    batch, num_samples, CODES, ORDER, KEPT, DRAW, LOGITS)
+            if ORDER > 0:
+                # The newest sample, too, is read from the history, and not by the thread that wrote it.
+                tl.debug_barrier()
+                predicted = predict(prediction + at * ORDER, newest_sample(history, tick + step, KEPT), exists, ORDER)
+                about = code_of(thresholds, predicted, CODES)
+                h += tl.load(embedding + older[None, :] * R + channels[:, None])
+                h += tl.load(embedding + CODES * R + about[None, :] * R + channels[:, None])
+                h += tl.load(embedding + 2 * CODES * R + code[None, :] * R + channels[:, None])
+            else:
+                h += tl.load(embedding + code[None, :] * R + channels[:, None])
+                if EMBEDDINGS > 1:
+                    h += tl.load(embedding + CODES * R + older[None, :] * R + channels[:, None])
             if TAPS > 0:
-                value = tl.load(decoded + code)
-                newest = TAPS - 1 - ((tick + step) & (TAPS - 1))
-                tl.store(history + rows * (2 * TAPS) + newest, value, mask=exists)
-                tl.store(history + rows * (2 * TAPS) + newest + TAPS, value, mask=exists)
-                h += tl.load(taps + channels).to(tl.float32)[:, None] * value.to(dtype).to(tl.float32)[None, :]
+                h += tl.load(taps + channels).to(tl.float32)[:, None] * sample.to(dtype).to(tl.float32)[None, :]
             if SQUASH:
                 h = tanh_exact(h)
         else:
@@ -298,15 +346,11 @@ def core_program(
 
     if group == 0:
         if drain > 0:
-            older_code = code
-            code = next_code(last - 1, code, codes_out, logits_out, uniforms, seed, stream, clock, rate, least, live,
-                             logits_mail, abort, patience, batch, num_samples, CODES, DRAW, LOGITS)
-            older = older_code
-            if TAPS > 0:
-                value = tl.load(decoded + code)
-                newest = TAPS - 1 - ((tick + last) & (TAPS - 1))
-                tl.store(history + rows * (2 * TAPS) + newest, value, mask=exists)
-                tl.store(history + rows * (2 * TAPS) + newest + TAPS, value, mask=exists)
+            before_at = row_table + tl.where(exists, (frame_start + last - 1) // hop, 0)
+            code, older, _ = next_sample(
+                last - 1, tick + last - 1, before_at, code, older, codes_out, logits_out, uniforms, seed, stream, clock,
+                rate, least, live, decoded, thresholds, prediction, history, logits_mail, abort, patience, batch,
+                num_samples, CODES, ORDER, KEPT, DRAW, LOGITS)
         tl.store(previous + rows * 2, code, mask=exists)
         tl.store(previous + rows * 2 + 1, older, mask=exists)
 
@@ -315,17 +359,17 @@ def core_program(
                                "patience"])
 def latency_kernel(
     embedding, taps, gate_weight, residual, residual_bias, skip_weight, skip_bias,
-    output_weight, output_bias, end_weight, end_bias, decoded, dilation,
-    ring_start, ring_mask, rings, history, previous, active, origin, table,
+    output_weight, output_bias, end_weight, end_bias, decoded, thresholds, dilation,
+    ring_start, ring_mask, rings, history, previous, active, origin, table, prediction,
     table_row, table_origin, seeds, streams, inverse_temperature, min_p,
     uniforms, codes_out, logits_out, mail, abort,
     residual_scale: float, first: tl.int32, last: tl.int32, pending: tl.int32, drain: tl.int32, position: tl.int64,
     num_samples: tl.int32, batch: tl.int32, frames: tl.int32, hop: tl.int32, patience: tl.int32,
     LAYERS: tl.constexpr, KERNEL: tl.constexpr, R: tl.constexpr, CHUNK: tl.constexpr, SKIPS: tl.constexpr,
-    OUTPUTS: tl.constexpr, CODES: tl.constexpr, EMBEDDINGS: tl.constexpr, TAPS: tl.constexpr,
-    SQUASH: tl.constexpr, GROUPS: tl.constexpr, GROUP: tl.constexpr, SKIP_PART: tl.constexpr, AT_ONCE: tl.constexpr,
-    OUTPUT_PART: tl.constexpr, END_PART: tl.constexpr, SHARED_TABLE: tl.constexpr, DRAW: tl.constexpr,
-    LOGITS: tl.constexpr, FAST: tl.constexpr,
+    OUTPUTS: tl.constexpr, CODES: tl.constexpr, EMBEDDINGS: tl.constexpr, TAPS: tl.constexpr, ORDER: tl.constexpr,
+    KEPT: tl.constexpr, SQUASH: tl.constexpr, GROUPS: tl.constexpr, GROUP: tl.constexpr, AT_ONCE: tl.constexpr,
+    SKIP_PART: tl.constexpr, OUTPUT_PART: tl.constexpr, END_PART: tl.constexpr, SHARED_TABLE: tl.constexpr,
+    DRAW: tl.constexpr, LOGITS: tl.constexpr, FAST: tl.constexpr,
 ):
     """Advance up to 8 rows from step `first` to before `last` of `num_samples`; see `generate` for the arguments.
 
@@ -343,11 +387,11 @@ def latency_kernel(
     role = tl.program_id(0)
     if role < GROUPS:
         core_program(role, first, last, pending, drain, embedding, taps, gate_weight, residual, residual_bias, decoded,
-                     dilation, ring_start, ring_mask, rings, history, previous, active, origin, table, table_row,
-                     table_origin, seeds, streams, inverse_temperature, min_p, uniforms, codes_out, logits_out, mail,
-                     gated_mail, logits_mail, abort, residual_scale, position, num_samples, batch, frames, hop,
-                     patience, LAYERS, KERNEL, R, CODES, EMBEDDINGS, TAPS, SQUASH, GROUPS, GROUP, SHARED_TABLE, DRAW,
-                     LOGITS, FAST)
+                     thresholds, dilation, ring_start, ring_mask, rings, history, previous, active, origin, table,
+                     prediction, table_row, table_origin, seeds, streams, inverse_temperature, min_p, uniforms,
+                     codes_out, logits_out, mail, gated_mail, logits_mail, abort, residual_scale, position,
+                     num_samples, batch, frames, hop, patience, LAYERS, KERNEL, R, CODES, EMBEDDINGS, TAPS, ORDER,
+                     KEPT, SQUASH, GROUPS, GROUP, SHARED_TABLE, DRAW, LOGITS, FAST)
     elif role < GROUPS + SKIP_PROGRAMS:
         skip_program(role - GROUPS, first, last, skip_weight, skip_bias, gated_mail, skip_mail, abort, patience,
                      batch, LAYERS, R, CHUNK, SKIPS, SKIP_PART, AT_ONCE)
@@ -364,7 +408,7 @@ class LostProgramError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Spread:
     """How a network is spread over programs.
 
     Attributes:
@@ -392,8 +436,8 @@ class Plan:
                 "OUTPUT_PART": self.output_part, "END_PART": self.end_part}
 
 
-def make_plan(sizes: Sizes, dtype: torch.dtype, batch_size: int, shared_limit: int,
-              multiprocessors: int) -> Plan | str:
+def make_spread(sizes: Sizes, dtype: torch.dtype, batch_size: int, shared_limit: int,
+              multiprocessors: int) -> Spread | str:
     """Spread a network over a device, or say why it cannot be.
 
     Args:
@@ -404,13 +448,12 @@ def make_plan(sizes: Sizes, dtype: torch.dtype, batch_size: int, shared_limit: i
         return f"a batch of {batch_size} rows, it takes up to {ROWS.value}"
     if dtype.itemsize != 2:
         return f"{dtype} weights, it takes 16-bit ones"
-    if sizes.order:
-        return "the signal path lpc, it speaks the path direct only"
     if sizes.codes > MOST_CODES:
         return f"{sizes.codes} codes, it takes up to {MOST_CODES}"
     channels, skip, hidden = sizes.residual, sizes.skips * sizes.chunk, sizes.outputs * sizes.chunk
     resident = 6 * channels ** 2  # bytes of a layer: both halves of the gate and the residual
-    passing = 2 * channels * min(2 * channels, 8192 // channels) * 2 + MARGIN
+    # A slice of past weights, and what goes from one product to the next; measured, and rounded up.
+    passing = 4 * channels * min(channels, SLICE_BYTES.value // (4 * channels)) + 96 * channels + 1024
     group = min((shared_limit - passing) // resident, MOST_LAYERS, sizes.layers)
     if group < 1:
         return f"layers of {channels} channels, which do not fit the {shared_limit} bytes of shared memory of a program"
@@ -426,7 +469,7 @@ def make_plan(sizes: Sizes, dtype: torch.dtype, batch_size: int, shared_limit: i
         return f"{programs} programs for a device of {multiprocessors} multiprocessors"
     shared = max(group * resident + passing, 2 * output_part * triton.next_power_of_2(skip) + MARGIN,
                  2 * end_part * triton.next_power_of_2(hidden) + MARGIN)
-    return Plan(group, groups, at_once, skip_part, output_part, end_part, programs, shared)
+    return Spread(group, groups, at_once, skip_part, output_part, end_part, programs, shared)
 
 
 def _divisor(channels: int, most: int) -> int:
@@ -443,17 +486,19 @@ def _part(channels: int, inputs: int, shared_limit: int) -> int:
 
 
 def generate(packed: Packed, memory: Memory, table: Tensor, hop: int, position: int, codes: Tensor,
-             logits: Tensor | None = None, uniforms: Tensor | None = None, forced: bool = False, *, plan: Plan,
-             fast: bool = False, warps: int = 8, patience: int = 1 << 22) -> None:
-    """As `batch.generate`, for up to 8 rows, spread over `plan.programs` multiprocessors.
+             logits: Tensor | None = None, uniforms: Tensor | None = None, forced: bool = False,
+             prediction: Tensor | None = None, *, spread: Spread, fast: bool = False, warps: int = 8,
+             patience: int = 1 << 22) -> None:
+    """As `batch.generate`, for up to 8 rows, spread over `spread.programs` multiprocessors.
 
     Args:
-        packed, memory, table, hop, position, codes, logits, uniforms, forced, fast: see `batch.generate`.
-        plan: from `make_plan`.
+        packed, memory, table, hop, position, codes, logits, uniforms, forced, prediction, fast: see `batch.generate`.
+        spread: from `make_spread`.
         warps: of a program.
         patience: how often a program asks for a packet before it gives up, some half a microsecond each.
 
     Raises:
+        OutOfResources: the device does not run so many programs at once; nothing has been done.
         LostProgramError: a program did not get what it waited for; what `memory` holds is void.
     """
     sizes, (batch, num_samples) = packed.sizes, codes.shape
@@ -463,43 +508,50 @@ def generate(packed: Packed, memory: Memory, table: Tensor, hop: int, position: 
     if num_samples == 0:
         return
     device, abort = codes.device, torch.zeros(1, dtype=torch.int32, device=codes.device)
-    arguments = (packed, memory, table, hop, position, codes, logits, uniforms, forced, plan, fast, warps, patience)
+    arguments = (packed, memory, table, hop, position, codes, logits, uniforms, forced, prediction, spread, fast, warps,
+                 patience)
     if INTERPRETED.value:  # one program after the other, so one step after the other
-        mail = make_mail(sizes, plan, batch, device)
+        mail = make_mail(sizes, spread, batch, device)
         for step in range(num_samples):
-            launch(*arguments, mail, abort, (plan.programs,), step, step + 1, step > 0, False)
-        launch(*arguments, mail, abort, (plan.programs,), num_samples, num_samples, True, True)
+            launch(*arguments, mail, abort, (spread.programs,), step, step + 1, step > 0, False)
+        launch(*arguments, mail, abort, (spread.programs,), num_samples, num_samples, True, True)
     else:
         for first in range(0, num_samples, MOST_STEPS):
-            mail = make_mail(sizes, plan, batch, device)
-            launch(*arguments, mail, abort, (plan.programs,), first, min(num_samples, first + MOST_STEPS))
+            mail = make_mail(sizes, spread, batch, device)
+            launch(*arguments, mail, abort, (spread.programs,), first, min(num_samples, first + MOST_STEPS))
     if int(abort) != 0:
         raise LostProgramError(f"a program of the latency kernel waited in vain for another: not all of its "
-                               f"{plan.programs} ran at once, or the device was held up for seconds")
+                               f"{spread.programs} ran at once, or the device was held up for seconds")
 
 
 def launch(packed: Packed, memory: Memory, table: Tensor, hop: int, position: int, codes: Tensor,
-           logits: Tensor | None, uniforms: Tensor | None, forced: bool, plan: Plan, fast: bool, warps: int,
-           patience: int, mail: Tensor, abort: Tensor, grid: tuple[int], first: int = 0, last: int | None = None,
-           pending: bool = False, drain: bool = True) -> None:
+           logits: Tensor | None, uniforms: Tensor | None, forced: bool, prediction: Tensor | None, spread: Spread,
+           fast: bool, warps: int, patience: int, mail: Tensor, abort: Tensor, grid: tuple[int], first: int = 0,
+           last: int | None = None, pending: bool = False, drain: bool = True) -> None:
     """One launch, of steps `first` to before `last`; see `generate` and `latency_kernel`."""
     sizes = packed.sizes
     nothing = memory.min_p  # a pointer that is not read
-    latency_kernel[grid](
-        packed.embedding, packed.taps, packed.gate, packed.residual, packed.residual_bias, packed.skip,
-        packed.skip_bias, packed.output, packed.output_bias, packed.end, packed.end_bias, packed.decoded,
-        packed.dilation, packed.ring_start, packed.ring_mask, memory.rings, memory.history, memory.previous,
-        memory.active, memory.origin, table, memory.table_row, memory.table_origin, memory.seeds, memory.streams,
-        memory.inverse_temperature, memory.min_p, nothing if uniforms is None else uniforms, codes,
-        nothing if logits is None else logits, mail, abort, packed.residual_scale, first,
-        codes.shape[1] if last is None else last, int(pending), int(drain), position, codes.shape[1],
-        codes.shape[0], table.shape[1], hop, patience, **sizes.constants, **plan.constants,
-        SHARED_TABLE=table.shape[0] == 1, DRAW="forced" if forced else "philox" if uniforms is None else "given",
-        LOGITS=logits is not None, FAST=fast, num_warps=warps, launch_cooperative_grid=True)
+    try:
+        latency_kernel[grid](
+            packed.embedding, packed.taps, packed.gate, packed.residual, packed.residual_bias, packed.skip,
+            packed.skip_bias, packed.output, packed.output_bias, packed.end, packed.end_bias, packed.decoded,
+            packed.thresholds, packed.dilation, packed.ring_start, packed.ring_mask, memory.rings, memory.history,
+            memory.previous, memory.active, memory.origin, table, nothing if prediction is None else prediction,
+            memory.table_row, memory.table_origin, memory.seeds, memory.streams, memory.inverse_temperature,
+            memory.min_p, nothing if uniforms is None else uniforms, codes,
+            nothing if logits is None else logits, mail, abort, packed.residual_scale, first,
+            codes.shape[1] if last is None else last, int(pending), int(drain), position, codes.shape[1],
+            codes.shape[0], table.shape[1], hop, patience, **sizes.constants, **spread.constants,
+            SHARED_TABLE=table.shape[0] == 1, DRAW="forced" if forced else "philox" if uniforms is None else "given",
+            LOGITS=logits is not None, FAST=fast, num_warps=warps, launch_cooperative_grid=True)
+    except RuntimeError as error:
+        if "cooperative" not in str(error):
+            raise
+        raise OutOfResources(grid[0], "fewer", "programs at once") from error
 
 
-def make_mail(sizes: Sizes, plan: Plan, batch: int, device: torch.device) -> Tensor:
+def make_mail(sizes: Sizes, spread: Spread, batch: int, device: torch.device) -> Tensor:
     """Packets of step 0, which nobody waits for: zeros, int64."""
-    channels = ((plan.groups + sizes.layers) * sizes.residual + (sizes.skips + sizes.outputs) * sizes.chunk
+    channels = ((spread.groups + sizes.layers) * sizes.residual + (sizes.skips + sizes.outputs) * sizes.chunk
                 + sizes.codes)
     return torch.zeros(2 * batch * channels, dtype=torch.int64, device=device)

@@ -54,7 +54,7 @@ class Sizes:
         """As the kernels name them."""
         return {"LAYERS": self.layers, "KERNEL": self.kernel_size, "R": self.residual, "CHUNK": self.chunk,
                 "SKIPS": self.skips, "OUTPUTS": self.outputs, "CODES": self.codes, "EMBEDDINGS": self.embeddings,
-                "TAPS": self.taps, "SQUASH": self.input_tanh}
+                "TAPS": self.taps, "ORDER": self.order, "KEPT": self.kept, "SQUASH": self.input_tanh}
 
     @property
     def weights(self) -> int:
