@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import resource
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +45,7 @@ def load_script(path: str) -> ModuleType:
     place = Path(__file__).resolve().parents[1] / path
     spec = importlib.util.spec_from_file_location("script_" + "_".join(place.parts[-2:])[:-3], place)
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # a dataclass looks its module up
     spec.loader.exec_module(module)
     return module
 
