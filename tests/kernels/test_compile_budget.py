@@ -1,0 +1,52 @@
+"""That the Triton kernels compile for GPUs that are not here, and fit them: some cases of the whole budget."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from helpers import load_script
+
+pytest.importorskip("triton", reason="triton is not installed: there is no wheel of it for this platform")
+script = load_script("kernels/benchmarks/compile_budget.py")
+CASES = script.make_cases()
+# What a change is most likely to break, in the time there is; the script compiles all.
+SOME = ("sm_90 A latency", "sm_90 A batch 16896", "sm_80 D batch 1", "sm_90 D prefill layer_kernel")
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    return {}
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_a_kernel_fits_its_device_and_its_budget(compiled, name):
+    found = compiled[name] = CASES[name].compile()
+    assert script.complaints(name, found, script.read_budget().get(script.VERSION), CASES[name].capability) == []
+
+
+def test_what_the_designs_rest_on_is_in_the_machine_code(compiled):
+    missing = [name for name in SOME if name not in compiled]
+    if missing:
+        pytest.skip("not all cases were compiled")
+    assert compiled["sm_90 A latency"].stack <= 64
+    assert "ld.volatile.global" in compiled["sm_90 A latency"].ptx
+    assert compiled["sm_80 D batch 1"].async_copies > 0, "the weights are not copied ahead"
+
+
+def test_this_triton_has_a_budget():
+    if script.VERSION not in script.read_budget():
+        pytest.skip(f"Triton {script.VERSION} has no budget, so the cases were held to the limits of the device only; "
+                    f"kernels/benchmarks/compile_budget.py --write makes one")
+    assert set(script.read_budget()[script.VERSION]) == set(CASES)
+
+
+def test_what_is_worse_than_the_budget_is_named():
+    found = script.Compiled(255, 8, 200_000, Counter({"HMMA": 3}), "", "", 0.0)
+    budget = {"x": {"registers": 255, "stack": 0, "shared": 200_000, "tensor_core": 3, "async_copies": 2}}
+    assert script.complaints("x", found, budget, 90) == ["x: stack 8, budget 0", "x: async_copies 0, budget 2"]
+    assert script.complaints("y", found, budget, 90) == [
+        "y: no budget; run kernels/benchmarks/compile_budget.py --write"]
+    assert script.complaints("y", found, None, 90) == []
+    assert "200000 bytes of shared memory" in script.complaints("y", found, None, 80)[0]
