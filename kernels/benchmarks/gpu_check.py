@@ -505,7 +505,7 @@ def determinism(report: Report) -> None:
     """Equal bits over runs, splits into launches, batches, and a prompt fed by prefill."""
     import torch
 
-    count = 4 if report.interpret else 1000
+    count = 2 if report.interpret else 1000
     names = names_of(report)[:1] if report.interpret else names_of(report)
     for name in names:
         problem = problem_of(name, report.interpret)
@@ -550,7 +550,7 @@ def draws(report: Report) -> None:
     """Chi-square of a million draws from a known distribution."""
     import torch
 
-    for kind, rows, count in (("batch", 2, 20), ("latency", 2, 6)) if report.interpret else (
+    for kind, rows, count in (("batch", 2, 4), ("latency", 2, 2)) if report.interpret else (
             ("batch", 4096, 256), ("latency", 8, 131072)):
         def chi_square(kind: str = kind, rows: int = rows, count: int = count) -> dict[str, Any]:
             problem = problem_of("A", report.interpret, flat=True)
