@@ -31,9 +31,10 @@ from gpu_check import BATCHES, CONFIGURATIONS, Problem, prefill_some  # noqa: E4
 
 from wavegen_kernels.gpu import batch, latency, prefill  # noqa: E402
 from wavegen_kernels.gpu.compile_only import SHARED_LIMITS, Compiled, compile_only  # noqa: E402
+from wavegen_kernels.gpu.plan import Limits  # noqa: E402
 
 BUDGET = HERE / "compile_budget.json"
-MULTIPROCESSORS = {80: 108, 90: 132}
+LIMITS = {80: Limits(108, SHARED_LIMITS[80], 32), 90: Limits(132, SHARED_LIMITS[90], 128)}  # A100, H100
 NUMBERS = ("registers", "stack", "shared", "tensor_core", "async_copies")
 NO_MORE = ("registers", "stack", "shared")  # may not grow; the other two may not vanish
 VERSION = ".".join(triton.__version__.split(".")[:2])
@@ -99,9 +100,9 @@ def recorded(module: Any) -> Iterator[dict[str, list[tuple[tuple[Any, ...], dict
 def make_cases() -> dict[str, Case]:
     """Every kernel, configuration and device, by name."""
     cases = {}
-    for capability, shared in SHARED_LIMITS.items():
+    for capability, limits in LIMITS.items():
         for name, sizes in CONFIGURATIONS.items():
-            problem = Problem(sizes, "cpu", (shared, MULTIPROCESSORS[capability]))
+            problem = Problem(sizes, "cpu", limits)
 
             def speak(kind: str, rows: int, problem: Problem = problem) -> Any:
                 # The plan is made for `rows`, and one row is enough to see what would be launched.

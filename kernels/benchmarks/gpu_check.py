@@ -174,7 +174,6 @@ CONFIGURATIONS = {  # of `wavegen.bench`, which needs more packages than this sc
     "D": Sizes(128, 128, 128, CYCLE[:6] * 4, 3),
 }
 TINY = {"A": Sizes(16, 16, 16, (1, 2), codes=16), "D": Sizes(16, 16, 16, (1, 2), 3, 16)}
-H200 = (232_448, 132)
 BATCHES = (1, 8, 16, 64, 2112, 8448, 16896)
 
 
@@ -184,19 +183,21 @@ class Problem:
     Args:
         sizes: one of CONFIGURATIONS or of TINY.
         device: torch's.
-        limits: bytes of shared memory of a program, and multiprocessors.
+        limits: what the device offers; None finds out.
         flat: logits that do not depend on the past.
     """
 
-    def __init__(self, sizes: Sizes, device: str, limits: tuple[int, int] = H200, flat: bool = False) -> None:
+    def __init__(self, sizes: Sizes, device: str, limits: Any = None, flat: bool = False) -> None:
         import numpy as np
         import torch
 
         from wavegen.audio.mulaw import decode_table, thresholds
         from wavegen_kernels.gpu.pack import pack
+        from wavegen_kernels.gpu.plan import find_limits
 
         self.sizes = s = sizes
-        self.device, self.limits = torch.device(device), limits
+        self.device = torch.device(device)
+        self.limits = limits or find_limits(self.device)
         random, layers = np.random.default_rng(3), len(s.dilations)
 
         def normal(*shape: int, scale: float) -> Any:
@@ -242,15 +243,24 @@ class Problem:
         return memory
 
     def generator(self, kind: str, rows: int, **options: Any) -> Callable[..., None]:
-        """`generate` of the batch or the latency kernel with a plan for this many rows, or ValueError."""
-        from wavegen_kernels.gpu import batch, latency
+        """`generate` of the batch or the latency kernel with a plan for this many rows, or ValueError.
 
+        Args:
+            options: of `generate`, in place of the plan's.
+        """
+        from wavegen_kernels.gpu import batch, latency
+        from wavegen_kernels.gpu.plan import choose_plan
+
+        packed, limits = self.packed, self.limits
         if kind == "batch":
-            return lambda *arguments, **more: batch_generate(self, batch.generate, rows, options, *arguments, **more)
-        spread = latency.make_spread(self.packed.sizes, self.packed.dtype, rows, *self.limits)
+            plan = choose_plan(packed.sizes, rows, 2, limits)
+            return lambda *arguments, **more: batch_generate(packed, batch.generate, plan, options, *arguments, **more)
+        # Interpreted, programs need not run at once.
+        programs = limits.programs if self.device.type == "cuda" else 132
+        spread = latency.make_spread(packed.sizes, packed.dtype, rows, limits.shared_bytes, programs)
         if isinstance(spread, str):
             raise ValueError(f"the latency kernel does not take {spread}")
-        return lambda *arguments, **more: latency.generate(self.packed, *arguments, spread=spread, **options, **more)
+        return lambda *arguments, **more: latency.generate(packed, *arguments, spread=spread, **options, **more)
 
     def speak(self, kind: str, memory: Any, num_samples: int, position: int = 0, table: Any = None, hop: int = 1 << 20,
               logits: bool = False, uniforms: Any = None, **options: Any) -> Any:
@@ -294,35 +304,24 @@ class Problem:
 
 def problem_of(name: str, interpret: bool, flat: bool = False) -> Problem:
     """The tiny problem on the CPU, or the one of the benchmark on the GPU that is here."""
-    import torch
-
-    if interpret:
-        return Problem(TINY[name], "cpu", flat=flat)
-    facts = torch.cuda.get_device_properties(0)
-    return Problem(CONFIGURATIONS[name], "cuda", (facts.shared_memory_per_block_optin, facts.multi_processor_count),
-                   flat)
+    return Problem(TINY[name], "cpu", flat=flat) if interpret else Problem(CONFIGURATIONS[name], "cuda", flat=flat)
 
 
-def batch_generate(problem: Problem, generate: Any, rows: int, options: dict[str, Any], *arguments: Any,
+def batch_generate(packed: Any, generate: Any, plan: Any, options: dict[str, Any], *arguments: Any,
                    **more: Any) -> None:
-    """The batch kernel by the engine's plan, made more modest until the device has the shared memory for it."""
+    """The batch kernel by a plan, made more modest until the device has room for it."""
     from triton.runtime.errors import OutOfResources
 
-    from wavegen_kernels.gpu.plan import choose_plan
+    from wavegen_kernels.gpu.plan import more_modest
 
-    shared, multiprocessors = problem.limits
-    plan = choose_plan(problem.packed.sizes, rows, 2, multiprocessors, shared)
-    chosen = {"rows": plan.rows, "parts": plan.parts, "stages": plan.stages, "warps": plan.warps} | options
     while True:
+        chosen = {"rows": plan.rows, "parts": plan.parts, "stages": plan.stages, "warps": plan.warps} | options
         try:
-            generate(problem.packed, *arguments, **chosen, **more)
+            generate(packed, *arguments, **chosen, **more)
             return
         except OutOfResources:
-            if chosen["stages"] > 1:
-                chosen["stages"] = 1
-            elif chosen["parts"] < problem.packed.sizes.residual // 16:
-                chosen["parts"] *= 2
-            else:
+            plan = more_modest(packed.sizes, plan)
+            if plan is None:
                 raise
 
 

@@ -235,8 +235,8 @@ def test_a_state_is_lost_when_a_program_is(spread_engine, monkeypatch):
 
 
 def test_the_plan_takes_it_for_few_rows_and_says_why_not(caplog):
-    def plan_of(engine, rows, limits=Limits(132, 232_448, 128)):
-        engine.__dict__ |= {"device": torch.device("cuda"), "_limits": limits}
+    def plan_of(engine, rows, programs=132):
+        engine.__dict__ |= {"device": torch.device("cuda"), "_limits": Limits(programs, 232_448, 128)}
         caplog.clear()
         with caplog.at_level("INFO"):
             return engine.plan_for(rows)
@@ -244,7 +244,7 @@ def test_the_plan_takes_it_for_few_rows_and_says_why_not(caplog):
     assert plan_of(make_engine(), 8).spread.groups == 1 and "the latency kernel for 8 rows" in caplog.text
     assert plan_of(make_engine(), 9).spread is None
     assert plan_of(make_engine("f32"), 1).spread is None and "does not take torch.float32 weights" in caplog.text
-    assert plan_of(make_engine(), 1, Limits(3, 232_448, 128)).spread is None and "a device of 3" in caplog.text
+    assert plan_of(make_engine(), 1, 3).spread is None and "a device of 3" in caplog.text
     assert plan_of(make_engine(plan=Plan(rows=32)), 1) == Plan(rows=32)
 
 

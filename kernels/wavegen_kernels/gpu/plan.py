@@ -56,7 +56,8 @@ def find_limits(device: torch.device) -> Limits:
         return Limits(1, 1 << 18, TILES[0])
     facts: Any = torch.cuda.get_device_properties(device)
     # Without warp-group products (Hopper), 64 rows spill thousands of bytes of registers.
-    return Limits(facts.multi_processor_count, facts.shared_memory_per_block_optin, 128 if facts.major in (9, 10) else 32)
+    tallest = 128 if facts.major in (9, 10) else 32
+    return Limits(facts.multi_processor_count, facts.shared_memory_per_block_optin, tallest)
 
 
 def choose_plan(sizes: Sizes, batch_size: int, itemsize: int, limits: Limits) -> Plan:
