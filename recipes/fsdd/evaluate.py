@@ -9,11 +9,10 @@ minutes of one core for a WaveNet.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from wavegen.audio.atomic import atomic_write
+from wavegen.audio.atomic import write_json
 from wavegen.errors import WavegenError
 from wavegen.evaluate import evaluate, summary
 
@@ -39,9 +38,7 @@ def main() -> int:
             temperature=options.temperature, min_p=options.min_p, html=options.html, progress=_show,
         )
         if options.out is not None:
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(options.out) as file:
-                file.write(json.dumps(report, indent=1).encode() + b"\n")
+            write_json(options.out, report)
     except WavegenError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

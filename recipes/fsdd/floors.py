@@ -12,14 +12,13 @@ Everything is averaged inside the clips only. About one minute of one core; no s
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wavegen.audio.atomic import atomic_write
+from wavegen.audio.atomic import write_json
 from wavegen.data.store import Store
 from wavegen.errors import WavegenError
 from wavegen.info import describe_installation
@@ -83,9 +82,7 @@ def main() -> int:
     try:
         floors = measure(Store.open(options.store))
         if options.out is not None:
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(options.out) as file:
-                file.write(json.dumps(floors, indent=1).encode() + b"\n")
+            write_json(options.out, floors)
     except WavegenError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from wavegen.audio.atomic import atomic_write
+from wavegen.audio.atomic import write_json
 from wavegen.errors import WavegenError
 
 FSDD = Path(__file__).resolve().parents[1] / "fsdd"
@@ -115,12 +115,6 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
-
-
-def write_json(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        file.write(json.dumps(value, indent=1).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from wavegen.errors import WavegenError
 
@@ -27,6 +28,21 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
             yield file
     except OSError as error:
         raise write_error(path, error) from error
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write plain values as JSON, into a folder that is made if need be.
+
+    Raises:
+        WavegenError: the file cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error
+    with atomic_write(path) as file:
+        file.write(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 @contextlib.contextmanager
