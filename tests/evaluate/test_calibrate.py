@@ -6,15 +6,29 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from stores import tones_store
 from tiny import save_tiny
 from wavegen.checkpoint import load_model
 from wavegen.config import MelSpec, ModelFolder
+from wavegen.engines import ModelConditioning, build_engine
+from wavegen.engines.calibration import divergence
+from wavegen.engines.numba_engine import KERNELS_VARIABLE
+from wavegen.engines.packing import network_of
 from wavegen.errors import ConfigError, StoreError
 from wavegen.evaluate import calibrate as module
 from wavegen.evaluate.calibrate import calibrate, excerpt, summary
+from wavegen.models import ConditioningInputs
 from wavegen.synth import load
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plain_kernels():
+    """Plain loops are compiled once for all shapes and precisions, vector loops for each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(KERNELS_VARIABLE, "plain")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +155,18 @@ def test_a_precision_this_machine_cannot_run_is_left_out(model, store, tmp_path,
     monkeypatch.setattr(module, "build_engine", build)
     spec = calibrate(model, store.path, tmp_path / "out")
     assert "i8" not in spec.calibration.precisions and "precision i8 is not measured: not here" in caplog.text
+
+
+def test_the_bundled_digits_are_as_close_to_float64_as_their_figures_say(monkeypatch):
+    monkeypatch.delenv(KERNELS_VARIABLE)
+    voice = load("digits", precision="f32")
+    figures = voice.spec.calibration.precisions
+    assert figures["i16"].kl <= 1e-4 and figures["i8x15"].kl <= 5e-4 and figures["i8"].kl <= 5e-3
+    assert figures["i8x15"].bits_change <= 1e-3
+    told = ConditioningInputs(label=torch.tensor([7]), speaker=torch.tensor([0]), num_samples=torch.tensor([3000]))
+    conditioning = ModelConditioning(voice.model, told)
+    codes = voice.engine.step(voice.engine.start(1, conditioning, seeds=1), 1500)[0]
+    ranges = load_model("digits").ranges
+    engine = build_engine(voice.model, "numba", "i8x15", ranges=ranges)
+    found = divergence(engine, network_of(voice.model), [(codes, conditioning)])
+    assert found.kl < 3 * figures["i8x15"].kl, "the kernels have changed; calibrate digits again"
