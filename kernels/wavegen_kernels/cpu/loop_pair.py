@@ -56,8 +56,8 @@ from wavegen_kernels.cpu.pair import (
     SHARE,
     SUMMED,
     TRUSTED,
-    TURNS,
     pair_places,
+    patience_of_chain,
     row_distance,
     sums_distance,
 )
@@ -75,6 +75,7 @@ rectify, output, end, exponentials = (_kernels[name] for name in ("rectify", "ou
 
 LAYERS, TAPS, PAST, TANH = SHAPE.num_layers, SHAPE.input_taps, SHAPE.kernel_size - 1, SHAPE.input_tanh
 CODES, COUNT, ORDER, KEPT = SHAPE.codes, SHAPE.codes // 16, SHAPE.order, SHAPE.history
+TURNS = patience_of_chain(SHAPE)
 SLICES = LAYERS - 1  # skip slices the partner adds
 # Bytes: of a slot of a ring, of one layer's conditioning; places in the weights, in a layer, in the memory.
 ROW, FRAME = SHAPE.row_bytes, 8 * SHAPE.residual

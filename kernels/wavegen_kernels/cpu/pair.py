@@ -14,11 +14,18 @@ EPOCH, READY, GO, FIRST, LAST, SHARE, CHAIN, SUMMED, BACKOFF = (WORD * place for
 DONE = WORD * 9
 
 CALL_BITS = 20  # an epoch is the call's number above these bits, and counts partnerships below
-TURNS = 2000  # looks at a word, 20 to 60 ns each, before the chain goes on alone
 PATIENCE = 30_000  # looks at a word before the partner rests for a while
 QUIET = 6  # samples in which the partner was in time, after which it gets another layer
 RETRY, RETRY_MOST = 8, 4096  # samples the chain goes on alone after a failure, fourfold after each
 TRUSTED = 256  # samples together after which a failure is taken for a chance
+
+
+def patience_of_chain(shape: Shape) -> int:
+    """Looks at a word, 20 to 60 ns each, before the chain goes on alone: a few times what a sample takes.
+
+    50 microseconds for a small network, half a millisecond for 14 MB of weights.
+    """
+    return 2000 + shape.total_bytes // 1000
 
 
 def make_control(shape: Shape) -> NDArray[np.int64]:
