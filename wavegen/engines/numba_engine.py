@@ -31,7 +31,7 @@ from wavegen.engines.base import (
 )
 from wavegen.engines.conditioning import FrameBlocks, TableConditioning
 from wavegen.engines.packing import Network, PackedWaveNet, pack
-from wavegen.engines.partner import LEAST, Link, Partner
+from wavegen.engines.partner import Link, Partner
 from wavegen.engines.ranges import ActivationRanges
 from wavegen.engines.threads import Pool, Threads, check_threads, idle_cores
 from wavegen.errors import ConfigError, EngineUnavailableError, did_you_mean
@@ -125,7 +125,8 @@ class NumbaEngine(AbstractEngine):
         self._partner: Partner | None = None
         self._logged = ""
         self._loops: dict[int, Any] = {}
-        self._loop(1)
+        if self.threads == 1:
+            self._loop(1)
 
     @property
     def shape(self) -> Shape:
@@ -148,10 +149,14 @@ class NumbaEngine(AbstractEngine):
                              self.packed.pack_frames, network.lpc_order)
         blocks.at(0)  # a condition that is missing or not finite is refused here, not after the first samples
         threads = self.threads_for(batch_size)
-        paired = batch_size == 1 and threads == 2
-        if paired and self._partner is None:
+        shares, paired = split_rows(batch_size, threads), batch_size == 1 and threads == 2
+        # What is compiled is compiled here, not in the first step.
+        if not paired:
+            for tile in {tile.stop - tile.start for share in shares for tile in self._tiles(share)}:
+                self._loop(tile)
+        elif self._partner is None:
             self._partner = Partner(self.packed.shape)
-        return NumbaState(self.packed, rows, blocks, self.silence, split_rows(batch_size, threads), paired)
+        return NumbaState(self.packed, rows, blocks, self.silence, shares, paired)
 
     def step(self, state: State, num_samples: int, uniforms: ArrayLike | None = None) -> NDArray[np.int64]:
         num_samples = check_num_samples(num_samples)
@@ -195,7 +200,7 @@ class NumbaEngine(AbstractEngine):
             calls = [[self._arguments(state, tile, scratch, table, first_frame, given, fed, part, some_logits)
                       for tile in self._tiles(share)]
                      for share, scratch in zip(state.shares, state.scratch, strict=True)]
-            if state.link is not None and self._partner is not None and stop - done >= LEAST:
+            if state.link is not None and self._partner is not None:
                 self._partner.advance(state.link, calls[0][0])
             else:
                 self._advance(calls)

@@ -59,6 +59,9 @@ class Partner:
             Whatever the partner raised, now or in the call before. The samples are there all the same.
         """
         link.check()
+        if arguments[CODES].shape[1] < LEAST:
+            self._generate(*arguments, link.shared, link.control, link.open())
+            return
         with pinned() as others:
             number = link.open()
             if others is None or others:
