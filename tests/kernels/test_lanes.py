@@ -113,3 +113,76 @@ def test_padding_gives_whole_panels_and_little_waste(limit):
         assert size >= channels and size % 16 == 0
         assert size - channels < 16 * max(2, limit)
         assert panel_width(size // 16, limit) * 2 >= min(limit, size // 16)
+
+
+@pytest.mark.parametrize(("precision", "instruction"), [("i16", "vpdpwssd"), ("i8", "vpdpbusd"), ("i8x15", "vpdpbusd")])
+@pytest.mark.parametrize("rows", [1, 4])
+def test_vnni_multiplies_integers_on_512_bits(precision, instruction, rows):
+    for cpu in ("cascadelake", "znver5"):
+        text = _assembly("x86_64-unknown-linux-gnu", cpu, "", 8, precision, "vnni", rows)
+        assert len(re.findall(rf"{instruction}\s.*%zmm", text)) >= 16 and "call" not in text
+        assert not re.search(r"\b(vfmadd|vpdp|vpmadd)\w+\s.*%ymm", text)
+        loop = re.search(r"\.LBB0_(\d+):(?:(?!\.LBB).)*vpdp.*?\bj[a-z]+\s+\.LBB0_\1", text, re.DOTALL)
+        assert loop is not None and not re.search(r"\(%rsp", loop.group()), "the inner loop spills registers"
+
+
+@pytest.mark.parametrize(("cpu", "products", "registers", "width"), [
+    ("skylake-avx512", "avx512bw", 8, "zmm"), ("haswell", "avx2", 4, "ymm")])
+@pytest.mark.parametrize("precision", ["i16", "i8", "i8x15"])
+def test_without_vnni_pairs_are_multiplied(cpu, products, registers, width, precision):
+    text = _assembly("x86_64-unknown-linux-gnu", cpu, "", registers, precision, products)
+    assert len(re.findall(rf"vpmaddwd\s.*%{width}", text)) >= 8 and "vpdp" not in text and "call" not in text
+
+
+@pytest.mark.parametrize("cpu", ["cortex-a76", "neoverse-n1"])
+@pytest.mark.parametrize("precision", ["i16", "i8", "i8x15"])
+def test_neon_multiplies_integers_in_vectors(cpu, precision):
+    text = _assembly("aarch64-unknown-linux-gnu", cpu, "", 4, precision)
+    assert len(re.findall(r"\b(?:mla|smlal2?|mul)\s+v\d+\.4s", text)) >= 16 and not re.search(r"\bbl\b", text)
+
+
+def _dots(lanes, x, w, out):
+    total, a, b = (lanes.load_ints(address) for address in (out, x, w))
+    lanes.store(lanes.dot2(total, a, b), out)
+    lanes.store(lanes.dot4(total, a, b), out, VECTOR)
+
+
+@needs_vectors
+@pytest.mark.parametrize("products", sorted({"generic", host.integer_products()}))
+def test_integer_products_are_exact(products):
+    def emit(lanes, x, w, out):
+        lanes.products = products
+        _dots(lanes, x, w, out)
+
+    kernel = address_kernel(3, emit)
+
+    @njit
+    def evaluate(x, w, out):
+        for i in range(x.shape[0]):
+            kernel(x[i].ctypes.data, w[i].ctypes.data, out[i].ctypes.data)
+
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (50, 64)).astype(np.uint8)
+    w = rng.integers(-128, 128, (50, 64)).astype(np.int8)
+    w[0], x[0] = -128, 255
+    total = rng.integers(-2**31, 2**31, (50, 16)).astype(np.int32)
+    out = np.zeros((50, 32), np.int32)
+    out[:, :16] = total
+    evaluate(x, w, out)
+    fours = (x.astype(np.int64) * w).reshape(50, 16, 4).sum(-1) + total
+    pairs = (x.view(np.int16).astype(np.int64) * w.view(np.int16)).reshape(50, 16, 2).sum(-1) + total
+    assert np.array_equal(out[1:, :16], pairs[1:].astype(np.int32))
+    assert np.array_equal(out[:, 16:], fours.astype(np.int32))
+
+
+def test_instructions_for_integers_follow_the_features(monkeypatch):
+    def found(triple, *features):
+        monkeypatch.setattr(host, "machine", lambda: (triple, "any", ",".join(features)))
+        return host.integer_products.__wrapped__()
+
+    x86, full = "x86_64-unknown-linux-gnu", ("+avx2", "+fma", "+avx512f", "+avx512bw")
+    assert found(x86, *full, "+avx512vnni") == "vnni"
+    assert found(x86, *full, "-avx512vnni") == "avx512bw"
+    assert found(x86, "+avx2", "-avx512f", "+avx512vnni") == "avx2"
+    assert found(x86, "+sse2") == "generic"
+    assert found("aarch64-unknown-linux-gnu", "+neon", "+dotprod") == "generic"
