@@ -18,11 +18,11 @@ SMALL = ["model.num_samples=1024", "model.encoder.strides=[16,64]", "model.encod
          "training.validation_interval=2"]
 
 
-def test_three_kinds_are_trained_measured_and_drawn(tmp_path, monkeypatch, capsys):
+def test_every_kind_is_trained_measured_and_drawn(tmp_path, monkeypatch, capsys):
     pytest.importorskip("lightning", reason="the train extra is not installed")
     script = load_script("recipes/lecture/autoencoders.py")
     tones_store(tmp_path)
-    small = {kind: (name, [*overrides, *SMALL]) for kind, (name, overrides) in script.KINDS.items()}
+    small = {kind: (name, [*overrides, *SMALL], first) for kind, (name, overrides, first) in script.KINDS.items()}
     monkeypatch.setattr(script, "KINDS", small)
     arguments = ["autoencoders.py", "--store", tmp_path / "store", "--judge", JUDGE, "--runs", tmp_path / "runs",
                  "--out", tmp_path / "out.json", "--plot", tmp_path / "plot.png", "--steps", 2, "--clips", 12]
@@ -30,7 +30,7 @@ def test_three_kinds_are_trained_measured_and_drawn(tmp_path, monkeypatch, capsy
     assert script.main() == 0, capsys.readouterr().err
     first = (tmp_path / "out.json").read_bytes()
     models = json.loads(first)["models"]
-    assert list(models) == ["ae", "vae", "free"]
+    assert list(models) == ["ae", "vae", "wide", "free"]
     assert models["ae"]["latents"]["noise"] == 0 and models["free"]["latents"]["noise"] > 0
     for found in models.values():
         for name in script.SETS:

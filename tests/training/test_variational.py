@@ -85,7 +85,7 @@ def test_figures_sounds_and_spectrograms_are_logged(conv_run):
     events = EventAccumulator(str(conv_run / "tensorboard"), size_guidance={"audio": 0, "images": 0}).Reload()
     tags = events.Tags()
     assert {"train/reconstruction_bits", "train/kl_nats", "train/kl_bits_per_dimension", "train/spectral_distance",
-            "train/kl_weight", "validation/bits", "validation/active_units",
+            "train/kl_weight", "train/latent_noise", "validation/bits", "validation/active_units",
             "validation/log_mel_distance"} <= set(tags["scalars"])
     assert {"samples/0-anna", "recordings/0", "reconstructions/0"} <= set(tags["audio"])
     assert {"spectrograms/0-anna", "spectrograms/reconstructions/0"} <= set(tags["images"])

@@ -57,6 +57,8 @@ class VariationalModule(TrainingModule):
         reading = self.read(self.model, codes, batch, posterior.sample(), inputs)
         kl = posterior.kl()
         figures = self._figures(reading, kl.detach(), batch)
+        if posterior.log_std is not None:
+            figures["latent_noise"] = float(posterior.log_std.detach().exp().mean())
         # Each window's loss, per sample of a window; a rank without a window of its own runs one that counts nothing.
         counts = torch.from_numpy(batch.weight[:, 0]).to(self.device)
         loss = self.objective.likelihood_weight * (reading.nats * reading.weight).sum(1) / self.window
