@@ -85,6 +85,7 @@ def describe_model(name_or_path: str | Path) -> dict[str, Any]:
         else None,
         "model": spec.model.model_dump(mode="json"),
         "training": spec.training,
+        "calibration": None if spec.calibration is None else spec.calibration.model_dump(mode="json"),
         "weights_sha256": spec.weights_sha256,
     }
     if spec.model.family == "wavenet":

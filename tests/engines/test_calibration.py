@@ -71,7 +71,7 @@ def test_the_divergence_is_nothing_for_float64_and_grows_with_the_error():
 
 
 def test_own_ranges_need_no_recordings_and_are_the_same_each_time():
-    for model in (make_wavenet(label=True), make_wavenet(signal_path="lpc")):
+    for model in (make_wavenet(label=True), make_wavenet(signal_path="lpc"), make_wavenet(features=3)):
         network = network_of(model)
 
         def engine(model=model):

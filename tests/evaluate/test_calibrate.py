@@ -19,6 +19,7 @@ from wavegen.engines.packing import network_of
 from wavegen.errors import ConfigError, StoreError
 from wavegen.evaluate import calibrate as module
 from wavegen.evaluate.calibrate import calibrate, excerpt, summary
+from wavegen.info import describe_model
 from wavegen.models import ConditioningInputs
 from wavegen.synth import load
 
@@ -51,6 +52,12 @@ def test_ranges_and_figures_are_stored_beside_the_weights(calibrated, model, sto
     assert figures.precisions["f32"].kl < 1e-8 and abs(figures.precisions["f32"].bits_change) < 1e-5
     assert figures.clips == 12 and figures.samples == store.lengths[store.rows("test")].sum()
     assert "f32: KL" in summary(spec)
+
+
+def test_what_was_measured_is_among_the_facts_of_the_model(calibrated):
+    facts = describe_model(calibrated[0])
+    assert facts["calibration"]["precisions"]["f32"]["kl"] < 1e-8
+    assert facts["parameters"] == sum(value.numel() for value in load_model(calibrated[0]).model.state_dict().values())
 
 
 def test_the_same_store_gives_the_same_bytes(calibrated, model, store, tmp_path):

@@ -66,4 +66,8 @@ def _model(facts: dict[str, Any]) -> list[str]:
             f"{facts['receptive_field'] / facts['sample_rate']:.3f} s"
         )
     lines += [f"training, {key}: {value}" for key, value in facts["training"].items()]
+    measured = facts["calibration"]
+    if measured is not None:
+        costs = ", ".join(f"{name} {figures['kl']:.1e}" for name, figures in measured["precisions"].items())
+        lines.append(f"KL from float64 per sample: {costs}; --precision auto takes up to {measured['limit']:g}")
     return lines
