@@ -60,6 +60,7 @@ def test_the_conv1d_form_computes_the_network(options):
 def test_synthesis_is_reported_beside_baseline_and_floor(quick):
     report = bench_synthesis(make_wavenet(label=True), 8000, "tiny", "numba", "f32", batch=2, threads=2)
     assert report["engine"] == "numba" and report["precision"] == "f32"
+    assert "precision_choice" not in report, "it was asked for by name"
     assert report["batch"] == 2 and report["threads"] == 2
     assert report["times_realtime"] == pytest.approx(report["samples_per_second"] / 8000, abs=1e-3)
     assert report["p20"] <= report["samples_per_second"] <= report["p80"]

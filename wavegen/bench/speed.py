@@ -114,6 +114,8 @@ def bench_cases(model: Any, sample_rate: int, name: str, cases: Sequence[Case],
             report: dict[str, Any] = {
                 "model": name, "engine": speaker.name, "precision": speaker.precision, "batch": case.batch,
                 "threads": threads, "clock": clock, "share_of_core": round(share, 3)}
+            if speaker.choice:
+                report["precision_choice"] = speaker.choice
             report |= _speed(timing, case.batch, sample_rate)
             report["first_sample_milliseconds"] = round(1e3 * _first_sample(speaker, conditioning), 3)
             report["build_seconds"] = round(build_seconds, 3)
