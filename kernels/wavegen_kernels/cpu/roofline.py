@@ -14,7 +14,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 from numba import njit
 
 from wavegen_kernels.cpu.host import aligned
@@ -113,14 +112,14 @@ _COMPUTE = {"f32": _compute_f32, "i16": _compute_i16, "i8": _compute_i8}
 def read_bandwidth(num_bytes: int, threads: int = 1, seconds: float = 0.02, rounds: int = 5) -> float:
     """Bytes per second a thread reads when each of `threads` reads a buffer of `num_bytes` over and over.
 
-    Median of `rounds`, with plain loads or with lines asked for ahead, whichever is faster here.
+    Best of `rounds`, as it is a limit; with plain loads or with lines asked for ahead, whichever is faster here.
     """
     size = max(1, round(num_bytes / (BLOCK * VECTOR))) * BLOCK * VECTOR
     return max(size * _rate(sweep, size, 50e9 / size, threads, seconds, rounds) for sweep in (_sweep, _sweep_ahead))
 
 
 def multiply_add_peak(kind: str = "f32", threads: int = 1, seconds: float = 0.02, rounds: int = 5) -> float:
-    """Multiply-adds per second of a thread in registers, when `threads` do nothing else: median of `rounds`.
+    """Multiply-adds per second of a thread in registers, when `threads` do nothing else: best of `rounds`.
 
     Args:
         kind: "f32"; "i16" and "i8" are products of integers summed in int32.
@@ -136,8 +135,7 @@ def _rate(function: Any, num_bytes: int, guess: float, threads: int, seconds: fl
     for pair in arguments:
         function(*pair, 1)
     if threads == 1:
-        return repeats / float(np.median([_timed(time.thread_time, function, *arguments[0], repeats)
-                                          for _ in range(rounds)]))
+        return repeats / min(_timed(time.thread_time, function, *arguments[0], repeats) for _ in range(rounds))
     gate = threading.Barrier(threads)
 
     def run(pair: tuple[Any, Any]) -> float:
@@ -146,7 +144,7 @@ def _rate(function: Any, num_bytes: int, guess: float, threads: int, seconds: fl
 
     with ThreadPoolExecutor(threads) as pool:
         times = [max(pool.map(run, arguments)) for _ in range(rounds)]
-    return repeats / float(np.median(times))
+    return repeats / min(times)
 
 
 def _timed(clock: Callable[[], float], function: Any, *arguments: Any) -> float:
