@@ -491,6 +491,8 @@ def generate(packed: Packed, memory: Memory, table: Tensor, hop: int, position: 
              patience: int = 1 << 22) -> None:
     """As `batch.generate`, for up to 8 rows, spread over `spread.programs` multiprocessors.
 
+    Its twin in plain torch is that of the batch kernel, `batch.generate_ref`.
+
     Args:
         packed, memory, table, hop, position, codes, logits, uniforms, forced, prediction, fast: see `batch.generate`.
         spread: from `make_spread`.
