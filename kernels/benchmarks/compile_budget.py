@@ -152,6 +152,15 @@ def read_budget() -> dict[str, dict[str, dict[str, int]]]:
     return budget
 
 
+def write_budget(budget: dict[str, dict[str, dict[str, int]]]) -> None:
+    """One case a line, so that a change of one is a change of a line."""
+    parts = []
+    for version, cases in sorted(budget.items()):
+        lines = [f'  "{name}": {json.dumps(numbers)}' for name, numbers in sorted(cases.items())]
+        parts.append(f' "{version}": {{\n' + ",\n".join(lines) + "\n }")
+    BUDGET.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="words the name of a case must hold, with commas between")
@@ -167,7 +176,7 @@ def main() -> int:
         numbers = {number: getattr(found, number) for number in NUMBERS}
         if options.write:
             budget.setdefault(VERSION, {})[name] = numbers
-            BUDGET.write_text(json.dumps(budget, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            write_budget(budget)
         problems = complaints(name, found, budget.get(VERSION), case.capability)
         wrong += problems
         print(f"{name:32} {numbers} {found.seconds:.1f} s {'; '.join(problems)}", flush=True)
