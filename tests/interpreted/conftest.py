@@ -14,7 +14,7 @@ else:
     import numpy as np
     from triton.runtime import interpreter
 
-    np.seterr(over="ignore")  # as a GPU does: exp of a very cold temperature's logits is 0
+    np.seterr(over="ignore", invalid="ignore")  # as a GPU does: infinity, and NaN of it, are numbers like others
 
     _first_call = interpreter.InterpretedFunction.__call__
     _called = set()

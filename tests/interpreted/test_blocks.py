@@ -71,6 +71,12 @@ def test_a_code_of_probability_zero_is_never_drawn(uniform):
     assert found.tolist() == [0, 7, 31, 16]
 
 
+def test_no_code_is_drawn_from_what_is_not_a_number():
+    logits = np.zeros((2, 16), np.float32)
+    logits[0, 3] = np.nan
+    assert draw(logits, np.full(2, 0.5), np.ones(2), np.zeros(2)).tolist() == [-1, 8]
+
+
 @pytest.mark.parametrize("fast", [False, True])
 def test_the_gate_is_tanh_times_sigmoid(fast):
     u, v = torch.meshgrid(torch.linspace(-60, 60, 64), torch.linspace(-120, 120, 64), indexing="ij")

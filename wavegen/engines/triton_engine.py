@@ -93,7 +93,7 @@ class TritonState(State):
         self.table = torch.zeros(0)
         self.prediction: Tensor | None = None
         self.table_end = 0  # the tick up to which the table holds
-        self.lost = False  # after a generation that the GPU has broken off
+        self.lost = False  # after a generation that was broken off
 
     def copy(self) -> TritonState:
         other = object.__new__(TritonState)
@@ -224,7 +224,13 @@ class TritonEngine(AbstractEngine):
             drawn = codes[:, part].contiguous()
             self._launch(batch.generate, state, drawn, uniforms=None if given is None else given[:, part].contiguous())
             codes[:, part] = drawn
-        return codes.cpu().numpy().astype(np.int64)
+        found = codes.cpu().numpy().astype(np.int64)
+        if (found < 0).any():
+            state.lost = True
+            row, sample = np.argwhere(found < 0)[0]
+            raise WavegenError(f"the numbers of this model leave the range of {self.precision} in row {row}, sample "
+                               f'{state.position - num_samples + sample}; use precision="bf16" or "f32"')
+        return found
 
     def logits(self, codes: ArrayLike, conditioning: Conditioning | None = None) -> NDArray[np.float32]:
         forced = check_codes(codes, self.network.quantization_channels)
@@ -259,7 +265,7 @@ class TritonEngine(AbstractEngine):
         if not isinstance(state, TritonState) or state.packed is not self.packed:
             raise ConfigError(f"this {type(state).__name__} is of another engine; take one of this engine's start()")
         if state.lost:
-            raise ConfigError("this state was lost when the GPU stopped a generation; start a new one")
+            raise ConfigError("this state was lost when a generation was broken off; start a new one")
         return state
 
     def _rows_of(self, state: State, rows: Sequence[int]) -> NDArray[np.int64]:

@@ -136,6 +136,8 @@ def generate_kernel(
                 slot = (tick + i - (KERNEL - 1 - j) * distance) & mask
                 tap = tl.load(ring + slot.to(tl.int64) * wide_batch * R + place, mask=exists[:, None], other=0.0)
                 u, v = dilated_gate(u, v, tap, weights, KERNEL - 1 - j, R, PARTS)
+            if STAGES == 1:
+                tl.debug_barrier()  # other threads may store a tap than loaded it; copies ahead are waited for anyway
             # The oldest tap has been read by all parts: where it fills the ring, its slot takes the newest input.
             slot = (tick + i) & mask
             tl.store(ring + slot.to(tl.int64) * wide_batch * R + place, x,
@@ -164,6 +166,7 @@ def generate_kernel(
                 uniform = philox_uniform(seed, stream, start + i)
             code = draw(logits, uniform, rate, least, CODES)
             tl.store(codes_out + place_out, code, mask=live)
+            code = tl.maximum(code, 0)  # no code where numbers have overflowed, but no address may leave a table
         if KEPT > 0:
             sample = tl.load(decoded + code)
             if ORDER > 0:
@@ -189,7 +192,8 @@ def generate(packed: Packed, memory: Memory, table: Tensor, hop: int, position: 
             `memory.table_row[b]` from tick `memory.table_origin[b]` on. P = 1 promises that all rows are
             at the same frame.
         position: the tick of the first sample.
-        codes: int32 (B, n), is filled; rows that are not active keep what it holds.
+        codes: int32 (B, n), is filled, with -1 where numbers have overflowed; rows that are not active keep
+            what it holds.
         logits: float32 (B, n, CODES), is filled if given.
         uniforms: float32 (B, n) in [0, 1), drawn with instead of Philox.
         forced: take the codes as given instead of drawing them.
@@ -298,7 +302,8 @@ def draw_ref(logits: Tensor, uniforms: Tensor, inverse_temperature: Tensor, min_
     p = torch.where(p < min_p[:, None], 0.0, p)
     beyond = (p.cumsum(1) > (uniforms * p.sum(1))[:, None]) & (p > 0)
     last = p.shape[1] - 1 - (p > 0).flip(1).int().argmax(1)
-    return torch.where(beyond.any(1), beyond.int().argmax(1), last).int()
+    drawn = torch.where(beyond.any(1), beyond.int().argmax(1), last)
+    return torch.where(p.sum(1) > 0, drawn, -1).int()
 
 
 def remember_ref(packed: Packed, memory: Memory, tick: int, codes: Tensor, predicted: Tensor | None) -> None:

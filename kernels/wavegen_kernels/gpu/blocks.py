@@ -173,9 +173,11 @@ def draw(logits, uniform, inverse_temperature, min_p, CODES: tl.constexpr):
     codes = tl.arange(0, CODES)[None, :]
     p = tl.exp((logits - tl.max(logits, 1)[:, None]) * inverse_temperature[:, None])
     p = tl.where(p < min_p[:, None], 0.0, p)
-    beyond = tl.cumsum(p, 1) > (uniform * tl.sum(p, 1))[:, None]
+    total = tl.sum(p, 1)
+    beyond = tl.cumsum(p, 1) > (uniform * total)[:, None]
     # One reduction for both: the least code beyond the target, or where rounding leaves none, the
     # last possible code.
     rank = tl.where(p > 0.0, tl.where(beyond, codes, 2 * CODES - 1 - codes), 2 * CODES)
     code = tl.min(rank, 1)
-    return tl.where(code < CODES, code, 2 * CODES - 1 - code)
+    code = tl.where(code < CODES, code, 2 * CODES - 1 - code)
+    return tl.where(total > 0.0, code, -1)
