@@ -141,6 +141,10 @@ class TritonEngine(AbstractEngine):
         self.device = find_device(device)
         self.packed = pack_network(network, DTYPES[precision], self.device)
         sizes = self.packed.sizes
+        for name in ("taps", "gate", "residual", "skip", "output", "end"):
+            if not bool(torch.isfinite(getattr(self.packed, name)).all()):
+                raise EngineUnavailableError(f'{name} weights of this model leave the range of {precision}; '
+                                             f'use precision="bf16" or "f32"')
         if sizes.codes > MAX_CODES or sizes.residual > MAX_RESIDUAL:
             raise EngineUnavailableError(
                 f"the triton engine runs models of at most {MAX_RESIDUAL} residual channels and {MAX_CODES} codes, "
