@@ -282,6 +282,11 @@ class Lanes:
         """index * factor, as a byte offset."""
         return self.builder.mul(index, ir.Constant(INT64, factor))
 
+    def divide(self, index: Value, count: int) -> tuple[Value, Value]:
+        """Quotient and remainder of an index of at least 0."""
+        quotient = self.builder.udiv(index, ir.Constant(INT64, count))
+        return quotient, self.builder.sub(index, self.scaled(quotient, count))
+
     def choose(self, condition: Value, a: Value, b: Value) -> Value:
         """a where the condition holds, else b."""
         return self.builder.select(condition, a, b)

@@ -82,7 +82,7 @@ class Matrix:
             finish: gets int32 vectors in the integer forms.
         """
         def body(block: Value) -> None:
-            panel, part = self._split(lanes, block)
+            panel, part = lanes.divide(block, self.passes)
             place = lanes.offset(lanes.scaled(panel, self.steps * self.step_bytes),
                                  lanes.scaled(part, self.columns * VECTOR))
             zero = integers(0) if self.form.is_integer else constant(0.0)
@@ -93,13 +93,6 @@ class Matrix:
                 finish(block, row, vectors)
 
         repeat(lanes, self.blocks, body)
-
-    def _split(self, lanes: Lanes, block: Value) -> tuple[Value, Value]:
-        """Panel of a block and the block's place in it."""
-        if self.passes == 1:
-            return block, lanes.scaled(block, 0)
-        panel = lanes.builder.udiv(block, lanes.offset(lanes.scaled(block, 0), self.passes))
-        return panel, lanes.builder.sub(block, lanes.scaled(panel, self.passes))
 
     def _sum(self, lanes: Lanes, weights: Value, place: Value, following: Value, inputs: Sequence[Value],
              start: Rows, zero: Value) -> Rows:
