@@ -157,11 +157,13 @@ class AbstractEngine(ABC):
         name: "reference", "numba" or "triton".
         precision: arithmetic used, such as "f32".
         choice: why this precision, where it was not asked for by name.
+        batch_rows: the rows of a batch that is neither too small for its speed nor too large for memory.
     """
 
     name: str
     precision: str
     choice: str = ""
+    batch_rows: int = 16
 
     def threads_for(self, batch_size: int) -> int:
         """Threads of its own that a batch of this size is spoken with."""

@@ -134,6 +134,7 @@ class TritonEngine(AbstractEngine):
     """
 
     name = "triton"
+    batch_rows = 1024  # 64 tiles of 16 rows, each for a multiprocessor of its own
 
     def __init__(self, network: Network, conditioning: Conditioning | None = None, precision: str = "f16",
                  device: str | None = None, plan: Plan | None = None) -> None:

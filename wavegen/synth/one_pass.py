@@ -39,6 +39,7 @@ class OnePassEngine:
 
     name, precision = "torch", "f32"
     choice = ""  # there is none to explain
+    batch_rows = 16  # clips held at a time
 
     def __init__(self, model: Any, quantization_channels: int, engine: str = "auto", precision: str = "auto",
                  device: str | None = None) -> None:

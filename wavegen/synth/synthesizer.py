@@ -22,7 +22,6 @@ from wavegen.synth.one_pass import OnePassEngine, draw_latents
 from wavegen.synth.plan import Blend, Plan, Request, clip_samples, is_one_pass, pause_samples, plan_clip, window_samples
 
 BLOCK_SAMPLES = 4096  # an engine call: long enough to cost nothing, short enough to interrupt
-MAX_ROWS = 16  # rows of an engine's batch
 CUT_FADE_MS = 10.0  # where a window is not given to its end
 Towards = tuple[Request, float]  # a request that another is mixed with, and its share
 
@@ -217,8 +216,8 @@ class Synthesizer:
         rows.sort(key=lambda row: clips[row[0]][row[1]].num_samples)
         spoken: dict[tuple[int, int], np.ndarray] = {}
         self._report = self._no_report()
-        for begin in range(0, len(rows), MAX_ROWS):
-            batch = rows[begin : begin + MAX_ROWS]
+        for begin in range(0, len(rows), self.engine.batch_rows):
+            batch = rows[begin : begin + self.engine.batch_rows]
             plans = [clips[number][place] for number, place in batch]
             blocks = list(self._blocks(plans, BLOCK_SAMPLES))
             for place, (row, plan) in enumerate(zip(batch, plans, strict=True)):
