@@ -171,7 +171,7 @@ def test_a_model_of_the_path_lpc_speaks_through_its_prediction(tmp_path, monkeyp
     with pytest.raises(ConfigError, match="speaks what a linear prediction leaves over and needs the coefficients"):
         speaker.generate(seconds=0.01)
     told = ConditioningInputs(prediction=torch.from_numpy(make_coefficients(0, 1, 12)))
-    monkeypatch.setattr(speaker, "_conditioning", lambda plans: ModelConditioning(speaker.model, told))
+    monkeypatch.setattr(speaker, "_conditioning", lambda plans, latents: ModelConditioning(speaker.model, told))
     whole = speaker.generate(seconds=0.1)
     pieces = list(speaker.stream(seconds=0.1, chunk_samples=77))
     assert np.array_equal(np.concatenate([piece.waveform for piece in pieces]), whole.waveform)
