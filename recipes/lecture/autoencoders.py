@@ -44,7 +44,7 @@ KINDS: dict[str, tuple[str, list[str], str | None]] = {  # recipe, overrides, wh
     "ae": ("ae.yaml", [], None),
     "vae": ("vae.yaml", [], None),
     "wide": ("vae.yaml", ["training.variational.kl_weight=12", "training.variational.kl_warmup_steps=0",
-                          "training.optimizer.adamw_lr=0.0015", "training.max_steps=500"], "vae"),
+                          "training.optimizer.adamw_lr=0.0015", "training.max_steps=350"], "vae"),
     "free": ("vae.yaml", ["training.variational.kl_weight=0", "training.max_steps=250"], "vae"),
 }
 SETS = ("reconstructions", "midpoints", "prior", "fitted")
