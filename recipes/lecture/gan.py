@@ -3,10 +3,12 @@
     python recipes/lecture/gan.py --store stores/fsdd --judge recipes/fsdd/judges/augmented \\
         --out results/gan.json --plot gan.png
 
-Two objectives (Jensen-Shannon, Wasserstein with gradient penalty), recordings as 8-bit codes or spread inside their
-bins, and three seeds: twelve short trainings of one small pair of networks, alike in everything else. At each
-checkpoint the critic's estimate of the distance to held-out recordings stands beside the Frechet distance that a judge
-measures. Cost: about 30 min of one core. What is in --out already is not trained again.
+First, training: two objectives (Jensen-Shannon, Wasserstein with gradient penalty), recordings as 8-bit codes or
+spread inside their bins, and three seeds: twelve short trainings of one small pair of networks, alike in everything
+else. At each checkpoint the critic's estimate of the distance to held-out recordings stands beside the Frechet distance
+that a judge measures. Second, critics alone: the generators of a Wasserstein training stand still at several of its
+checkpoints, and a new critic of each kind is trained on each. Cost: about 20 min of one core. What is in --out already
+is not trained again.
 """
 
 from __future__ import annotations
@@ -21,10 +23,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from wavegen.config import Recipe, load_recipe
+from wavegen.audio.mulaw import from_companded
+from wavegen.config import Recipe, WGANConfig, load_recipe
+from wavegen.data.batches import Batch, WindowBatches
+from wavegen.data.store import Store
 from wavegen.errors import WavegenError
+from wavegen.metrics.frechet import frechet_distance
+from wavegen.metrics.judge import Judge, load_judges
+from wavegen.models import build_model
+from wavegen.models.critic import Critic
 from wavegen.training import fit
+from wavegen.training.adversarial import critic_loss, penalty_norm
+from wavegen.training.checkpoints import read_checkpoint
+from wavegen.training.module import companded, to_inputs
+from wavegen.training.optimizer import build_optimizer
+from wavegen.training.trainer import build_vocabulary
 
 RECIPE = Path(__file__).resolve().parents[1] / "fsdd" / "wgan.yaml"
 KINDS = {  # name: objective, in-bin noise
@@ -38,6 +53,7 @@ SETTINGS = [  # no critic of spectrograms: in their space nothing is discrete
     "training.ema_decay=0",  # the generator that the critic scores is the one that is judged
     "training.optimizer.flat_fraction=1",
     "training.adversarial.critic.channels=[8,16,32,64,128]", "training.adversarial.spectral=[]"]
+PROBES = 6  # checkpoints whose generators stand still
 SKIPPED = 0.2  # of the training, before estimates are compared
 FIGURES = {"distance": "validation/validation_distance", "training_distance": "train/distance",
            "frechet": "validation/frechet_augmented", "accuracy": "validation/accuracy_augmented",
@@ -53,6 +69,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=600, help="of the generator")
     parser.add_argument("--checkpoints", type=int, default=15)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--critic-steps", type=int, default=250, help="of each critic trained alone")
     options = parser.parse_args()
     try:
         report: dict[str, Any] = {"steps": options.steps, "settings": SETTINGS, "runs": []}
@@ -70,6 +87,12 @@ def main() -> int:
                 options.out.parent.mkdir(parents=True, exist_ok=True)
                 options.out.write_text(json.dumps(report, indent=1) + "\n")
                 print(f"{kind}, seed {seed}: {report['runs'][-1]['rank_correlation']}")
+        for seed in range(options.seeds):
+            if any(probe["seed"] == seed for probe in report.setdefault("probes", [])):
+                continue
+            report["probes"].append(probe_critics(seed, options))
+            options.out.write_text(json.dumps(report, indent=1) + "\n")
+            print(f"critics alone, seed {seed}: {report['probes'][-1]['rank_correlation']}")
         if options.plot is not None:
             draw(report, options.plot)
     except WavegenError as error:
@@ -101,6 +124,82 @@ def train(kind: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         run["rank_correlation"][name] = rank_correlation([curve[name][i] for i in late],
                                                          [curve["frechet"][i] for i in late])
     return run
+
+
+def probe_critics(seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Train new critics on generators that stand still: what each kind of estimate says when its critic is good."""
+    recipe = recipe_of("wasserstein, in-bin noise", seed, options.steps, options.checkpoints, options.judge)
+    every = max(1, options.steps // PROBES)
+    keeping = {"checkpoint_interval": every, "keep_checkpoints": PROBES, "validation_interval": options.steps}
+    recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=keeping)})
+    store = Store.open(options.store)
+    judge = next(iter(load_judges(options.judge).values()))
+    found: dict[str, Any] = {"seed": seed, "step": [], "frechet": [], "estimate": {kind: [] for kind in KINDS}}
+    with tempfile.TemporaryDirectory() as folder:
+        fit(recipe, options.store, Path(folder) / "run")
+        for path in sorted((Path(folder) / "run" / "checkpoints").glob("*.ckpt"), key=lambda p: int(p.stem[5:])):
+            content = read_checkpoint(path)["wavegen"]
+            generator = build_model(recipe.model, recipe.audio, build_vocabulary(store)).eval()
+            generator.load_state_dict(content["ema"])
+            found["step"].append(content["step"])
+            found["frechet"].append(heard_distance(generator, store, recipe, judge))
+            for kind in KINDS:
+                kind_recipe = recipe_of(kind, seed, options.steps, options.checkpoints, options.judge)
+                found["estimate"][kind].append(critic_alone(generator, store, kind_recipe, options.critic_steps))
+    found["rank_correlation"] = {kind: rank_correlation(values, found["frechet"])
+                                 for kind, values in found["estimate"].items()}
+    return found
+
+
+def critic_alone(generator: Any, store: Store, recipe: Recipe, steps: int) -> float:
+    """The estimate on held-out recordings of a critic trained for `steps` against a generator that stands still."""
+    game, model, training = recipe.training.adversarial, recipe.model, recipe.training
+    assert isinstance(model, WGANConfig)
+    torch.manual_seed(training.seed)
+    # Without phase shuffle the critic is one function, in training and after it.
+    critic = Critic(game.critic.model_copy(update={"phase_shuffle": 0}), model.num_samples, 1, model,
+                    build_vocabulary(store))
+    critic.compute_dtype = torch.bfloat16  # as in training
+    optimizer = build_optimizer(critic, training.optimizer, training.gradient_clip)
+
+    def scores(batch: Batch) -> tuple[Any, ...]:
+        _, inputs = to_inputs(batch, "cpu")
+        real = companded(batch, 256, "cpu", noise=game.in_bin_noise)[..., None]
+        with torch.no_grad():
+            fake = generator(torch.randn(len(real), *generator.latent_shape), inputs)[..., None]
+        return real, fake, inputs, critic(real, inputs), critic(fake, inputs)
+
+    def windows(split: str) -> WindowBatches:
+        return WindowBatches(store, split, training.samples_per_batch, 0, 1, seed=training.seed,
+                             fixed=model.num_samples)
+
+    train, held_out = windows("train"), windows("test")
+    for step in range(steps):
+        real, fake, inputs, high, low = scores(train.batch(step))
+        loss, _ = critic_loss(high, low, game.objective)
+        if game.objective == "wasserstein":
+            loss = loss + game.penalty_weight * (penalty_norm(critic, real, fake, inputs) - 1).square().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        parts = [scores(held_out.collate(chosen))[3:] for chosen in held_out.sequential()]
+        return round(critic_loss(*(torch.cat(part) for part in zip(*parts, strict=True)), game.objective)[1], 5)
+
+
+def heard_distance(generator: Any, store: Store, recipe: Recipe, judge: Judge) -> float:
+    """Frechet distance of a clip for each held-out recording to these recordings."""
+    windows = WindowBatches(store, "test", 2**20, 0, 1, fixed=generator.num_samples)
+    torch.manual_seed(0)
+    features: tuple[list[Any], list[Any]] = ([], [])
+    for chosen in windows.sequential():
+        batch = windows.collate(chosen)
+        with torch.no_grad():
+            fake = generator(torch.randn(len(batch.codes), *generator.latent_shape), to_inputs(batch, "cpu")[1])
+        real = companded(batch, 256, "cpu", noise=False)
+        for clips, kept in zip((fake.numpy(), real.numpy()), features, strict=True):
+            kept.append(judge(list(from_companded(clips))).features)
+    return round(frechet_distance(*(np.concatenate(kept) for kept in features)), 3)
 
 
 def read_curve(folder: Path) -> dict[str, list[float]]:

@@ -42,7 +42,8 @@ def test_a_report_is_summarised_and_drawn(tmp_path):
 def test_what_is_in_the_report_is_not_trained_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gan, "fit", None)
     out = tmp_path / "gan.json"
-    out.write_text(json.dumps({"steps": 40, "runs": [{"kind": kind, "seed": 0} for kind in gan.KINDS]}))
+    out.write_text(json.dumps({"steps": 40, "runs": [{"kind": kind, "seed": 0} for kind in gan.KINDS],
+                               "probes": [{"seed": 0}]}))
     arguments = ["gan.py", "--store", "x", "--judge", "x", "--out", str(out), "--seeds", "1", "--steps"]
     monkeypatch.setattr("sys.argv", [*arguments, "40"])
     assert gan.main() == 0
