@@ -110,6 +110,11 @@ def test_the_table_of_quality_is_what_was_measured():
     recordings = results["digits"]["recordings"]
     assert quality_row("250 test recordings", "", recordings["test"]) in README
     assert quality_row("500 training recordings", "", recordings["train"]) in README
+    spoken = json.loads((folder / "digits_auto.json").read_text())["generated"]
+    heard = spoken["judges"]["augmented"]
+    assert (f"In {spoken['precision']}, which" in README
+            and f"in {heard['label_accuracy']:.1%} (digit) and {heard['speaker_accuracy']:.1%} (speaker)" in README
+            and f"at a distance of {heard['frechet_distance']:.1f}" in README)
 
 
 def run(command: list[str], folder: Path) -> None:
