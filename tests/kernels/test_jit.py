@@ -112,9 +112,9 @@ def test_a_full_disk_costs_the_cache_and_no_more(monkeypatch, caplog):
     monkeypatch.setattr(jit, "_write", fail)
     target = host.vector_target()
     if target is None:
-        generate = jit._load_once.__wrapped__("loop_plain", "full_disk", None, 0)
+        module = jit._load_once.__wrapped__("loop_plain", "full_disk", None, 0)
     else:
         shape = layout.make_shape(1, 16, 16, 16, 16, 2, 1, 0, False, target.registers)
-        generate = jit._load_once.__wrapped__("loop_vector", "full_disk", shape, 1)
+        module = jit._load_once.__wrapped__("loop_vector", "full_disk", shape, 1)
     assert "No space left on device" in caplog.text
-    assert generate.signatures
+    assert module.generate.signatures
