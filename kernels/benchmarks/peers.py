@@ -54,25 +54,31 @@ class CompiledStep:
         if shutil.which("g++") is None and shutil.which("clang++") is None:
             raise MissingBackendError("torch.compile needs a C++ compiler, and none is here; install g++")
 
+    # All tensors are made in inference mode, so that one compiled form serves every call.
+    @torch.inference_mode()
     def __init__(self, network: Network, frame: NDArray[np.float32], seed: int = 0) -> None:
+        torch.compiler.reset()  # forms of other sizes count towards the limit beyond which nothing is compiled
         self.network, self.frame, self.rings = network, torch.from_numpy(frame), Rings(network)
         self.decoded = torch.tensor(network.decoded)
         torch.manual_seed(seed)  # inductor's multinomial takes torch's own generator
         self._step = torch.compile(_functional_step(network), dynamic=False)
         self.restart()
 
+    @torch.inference_mode()
     def restart(self) -> None:
         silence = torch.tensor([silence_code(self.network.quantization_channels)])
         self.position, self.code, self.older, self._drawn = 0, silence, silence, silence
         self.ring = torch.zeros(self.rings.count, self.network.residual_channels)
         self.history = self.decoded[silence].repeat(self.network.input_taps)
 
+    @torch.inference_mode()
     def logits(self) -> Tensor:
         reads, writes = self.rings.at(self.position)
         self._drawn, logits = self._step(self.code, self.older, self.history, self.ring, torch.from_numpy(reads),
                                          torch.from_numpy(writes), self.frame)
         return logits
 
+    @torch.inference_mode()
     def feed(self, code: int | Tensor) -> None:
         self.older, self.code = self.code, code if isinstance(code, Tensor) else torch.tensor([code])
         if self.network.input_taps:
