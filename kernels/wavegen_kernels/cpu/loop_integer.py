@@ -14,9 +14,8 @@ from llvmlite import ir
 from numba import config, njit, types
 from numba.extending import intrinsic
 
-from wavegen_kernels.cpu.draw import draw_code, philox_uniform
 from wavegen_kernels.cpu.lanes import EXP2, LOG2_E, ROUND
-from wavegen_kernels.cpu.loop_plain import LANES, panel_width
+from wavegen_kernels.cpu.loop_plain import LANES, draw_next, keep_logits, panel_width, remember
 from wavegen_kernels.cpu.predict import code_of, embed_excitation, follow, predict
 from wavegen_kernels.cpu.signature import SIGNATURE
 
@@ -278,27 +277,18 @@ def generate(sizes: Any, weights: Any, embedding: Any, decode: Any, thresholds: 
                                 panel_width(code_size, limit), 2)
             for c in range(code_size):
                 raw[c] = fma(np.float32(last[c]), floats[at + c], floats[at + code_size + c])
-            if logits.shape[1] > 0:
-                for c in range(logits.shape[2]):
-                    logits[row, i, c] = raw[(c % count) * LANES + c // count]
+            keep_logits(logits, row, i, raw, count)
             older = code
             if forced.shape[1] > 0:
                 code = forced[row, i]
             else:
                 exponentials(e, lane_sums, raw, inverse_temperature[row], min_p[row])
-                if uniforms.shape[1] > 0:
-                    uniform = uniforms[row, i]
-                else:
-                    uniform = philox_uniform(seeds[row], streams[row], np.uint64(t))
-                code = draw_code(e, lane_sums, count, uniform)
+                code = draw_next(e, lane_sums, count, uniforms, row, i, seeds[row], streams[row], t)
             codes[row, i] = code
             sample = decode[code]
             if order > 0:
                 sample = follow(predicted, sample)
                 older = code_of(thresholds, sample)
-            if kept > 0:
-                newest = kept - 1 - (t + 1) % kept
-                history[row, newest] = sample
-                history[row, newest + kept] = sample
+            remember(history[row], kept, t, sample)
         previous[row, 0], previous[row, 1] = code, older
     return 0

@@ -80,6 +80,30 @@ def exponentials(e: Any, sums: Any, logits: Any, rate: Any, least: Any) -> None:
         sums[c % LANES] += p
 
 
+@njit(nogil=True, error_model="numpy")
+def keep_logits(logits: Any, row: Any, i: Any, raw: Any, count: Any) -> None:
+    """Copy the logits of a sample, which lie permuted in `raw`, to where they are wanted, if they are."""
+    if logits.shape[1] > 0:
+        for c in range(logits.shape[2]):
+            logits[row, i, c] = raw[(c % count) * LANES + c // count]
+
+
+@njit(nogil=True, error_model="numpy")
+def draw_next(e: Any, sums: Any, count: Any, uniforms: Any, row: Any, i: Any, seed: Any, stream: Any, t: Any) -> Any:
+    """The code of a sample, by the uniform number given for it or by Philox."""
+    uniform = uniforms[row, i] if uniforms.shape[1] > 0 else philox_uniform(seed, stream, np.uint64(t))
+    return draw_code(e, sums, count, uniform)
+
+
+@njit(nogil=True, error_model="numpy")
+def remember(past: Any, kept: Any, t: Any, sample: Any) -> None:
+    """Put sample t into a row's history: newest first, written twice, so that what is read lies in one piece."""
+    if kept > 0:
+        newest = kept - 1 - (t + 1) % kept
+        past[newest] = sample
+        past[newest + kept] = sample
+
+
 @njit(SIGNATURE, nogil=True, cache=True, error_model="numpy")
 def generate(sizes: Any, weights: Any, embedding: Any, decode: Any, thresholds: Any, dilations: Any, scale: Any,
              rings: Any, cursors: Any, history: Any, previous: Any, table: Any, prediction: Any, hop: Any,
@@ -157,27 +181,18 @@ def generate(sizes: Any, weights: Any, embedding: Any, decode: Any, thresholds: 
             at += skip_size
             at = dense(o, output_size, weights, at, s, skip_size, limit, True)
             dense(raw, code_size, weights, at, o, output_size, limit, False)
-            if logits.shape[1] > 0:
-                for c in range(logits.shape[2]):
-                    logits[row, i, c] = raw[(c % count) * LANES + c // count]
+            keep_logits(logits, row, i, raw, count)
             older = code
             if forced.shape[1] > 0:
                 code = forced[row, i]
             else:
                 exponentials(e, sums, raw, inverse_temperature[row], min_p[row])
-                if uniforms.shape[1] > 0:
-                    uniform = uniforms[row, i]
-                else:
-                    uniform = philox_uniform(seeds[row], streams[row], np.uint64(t))
-                code = draw_code(e, sums, count, uniform)
+                code = draw_next(e, sums, count, uniforms, row, i, seeds[row], streams[row], t)
             codes[row, i] = code
             sample = decode[code]
             if order > 0:
                 sample = follow(predicted, sample)
                 older = code_of(thresholds, sample)
-            if kept > 0:
-                newest = kept - 1 - (t + 1) % kept
-                history[row, newest] = sample
-                history[row, newest + kept] = sample
+            remember(history[row], kept, t, sample)
         previous[row, 0], previous[row, 1] = code, older
     return 0
