@@ -24,6 +24,7 @@ from typing import Any
 
 from peers import PEERS
 
+from wavegen.audio.atomic import write_json
 from wavegen.bench import CONFIGURATIONS, Case, bench_cases, bench_training, limits, machine
 from wavegen.bench.eager import EagerStep
 from wavegen.config import AudioConfig, Vocabulary, WaveNetConfig
@@ -139,8 +140,7 @@ def main() -> None:
     print(f"{time.perf_counter() - begin:.0f} s")
     if options.out and not options.warm:
         result = merged(options.out, part, [name for name in names if name in SIZES])
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_json(options.out, result)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ of one core; a training that is in --runs already is not repeated, one that was 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wavegen.audio.atomic import atomic_write
+from wavegen.audio.atomic import write_json
 from wavegen.audio.mulaw import decode, from_companded, silence_code, to_companded
 from wavegen.checkpoint import export_run, load_model
 from wavegen.config import load_recipe
@@ -69,9 +68,7 @@ def main() -> int:
         report: dict[str, Any] = {"clips": options.clips, "seed": options.seed, "store_digest": store.digest}
         report["models"] = {kind: measure(trained(kind, options), store, judge, options.clips, options.seed)
                             for kind in KINDS}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(options.out) as file:
-            file.write(json.dumps(report, indent=1).encode() + b"\n")
+        write_json(options.out, report)
         if options.plot is not None:
             draw(report, options.plot)
     except WavegenError as error:

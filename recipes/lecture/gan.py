@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from wavegen.audio.atomic import write_json
 from wavegen.audio.mulaw import from_companded
 from wavegen.config import Recipe, WGANConfig, load_recipe
 from wavegen.data.batches import Batch, WindowBatches
@@ -84,14 +85,13 @@ def main() -> int:
                     continue
                 report["runs"].append(train(kind, seed, options))
                 report["summary"] = summarise(report["runs"])
-                options.out.parent.mkdir(parents=True, exist_ok=True)
-                options.out.write_text(json.dumps(report, indent=1) + "\n")
+                write_json(options.out, report)
                 print(f"{kind}, seed {seed}: {report['runs'][-1]['rank_correlation']}")
         for seed in range(options.seeds):
             if any(probe["seed"] == seed for probe in report.setdefault("probes", [])):
                 continue
             report["probes"].append(probe_critics(seed, options))
-            options.out.write_text(json.dumps(report, indent=1) + "\n")
+            write_json(options.out, report)
             print(f"critics alone, seed {seed}: {report['probes'][-1]['rank_correlation']}")
         if options.plot is not None:
             draw(report, options.plot)
