@@ -12,6 +12,7 @@ from networks import make_rnn, make_uniforms, make_wavenet
 from wavegen.engines import ModelConditioning, build_engine
 from wavegen.engines.numba_engine import NumbaEngine
 from wavegen.engines.packing import network_of
+from wavegen.errors import ConfigError
 from wavegen.models import ConditioningInputs
 from wavegen_kernels.cpu import host
 
@@ -91,6 +92,33 @@ def test_a_copy_is_independent(name):
     expected = engine.step(kept.copy(), 50)
     engine.step(state, 50, make_uniforms(1, 3, 50))  # goes elsewhere
     assert np.array_equal(engine.step(kept, 50), expected)
+
+
+@every_engine
+def test_a_redraw_changes_the_future_of_its_rows_alone(name):
+    """The detour of a row is what it would have been with that stream and temperature from there on."""
+    engine, state = engine_of(name), start(name)
+    engine.step(state, 30)
+    kept, again = state.copy(), state.copy()
+    future = engine.step(state, 50)
+    again.redraw(streams=[0, 77, 2], temperature=[1.0, 0.5, 1.3])
+    other = engine.step(again, 50)
+    assert np.array_equal(other[[0, 2]], future[[0, 2]]) and not np.array_equal(other[1], future[1])
+    rows = again.rows
+    assert np.array_equal(engine.step(kept.copy(), 50, rows.uniforms(30, 50))[[0, 2]], other[[0, 2]])
+    assert np.array_equal(engine.step(kept, 50), future)
+    back = again.copy()
+    back.redraw(streams=[0, 1, 2], temperature=[1.0, 0.8, 1.3])
+    assert np.array_equal(back.rows.streams, kept.rows.streams)
+    assert np.array_equal(again.rows.streams, [0, 77, 2])
+
+
+@every_engine
+def test_a_redraw_is_checked(name):
+    state = start(name)
+    for wrong in ({"temperature": 0.0}, {"temperature": [1.0]}, {"streams": [1, 2]}, {"streams": [0, -1, 0]}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            state.redraw(**wrong)
 
 
 @every_engine

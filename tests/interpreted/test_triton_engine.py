@@ -99,6 +99,15 @@ def test_chunks_copies_and_company_never_change_a_sample(name):
     assert np.array_equal(crowd[[0, 4, 17]], together)
 
 
+def test_a_redraw_changes_the_future_of_its_rows_alone():
+    engine, state = engine_of("lpc"), start("lpc")
+    engine.step(state, 6)
+    again = state.copy()
+    again.redraw(streams=[0, 77, 2], temperature=[1.0, 0.5, 1.3])
+    future, other = engine.step(state, 9), engine.step(again, 9)
+    assert np.array_equal(other[[0, 2]], future[[0, 2]]) and not np.array_equal(other[1], future[1])
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_prefill_then_generate_is_generate(name):
     engine, state = engine_of(name), start(name)

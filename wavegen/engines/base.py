@@ -47,16 +47,6 @@ class Conditioning(ABC):
         return None
 
 
-class State(ABC):
-    """Where a generation stands."""
-
-    position: int  # samples generated so far
-    batch_size: int
-
-    @abstractmethod
-    def copy(self) -> State:
-        """An independent state with the same future."""
-
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -71,6 +61,35 @@ class Rows:
         """float32 (B, num_samples) for samples position .. position + num_samples."""
         return uniform(self.seeds[:, None], self.streams[:, None],
                        np.arange(position, position + num_samples, dtype=np.uint64))
+
+
+class State(ABC):
+    """Where a generation stands."""
+
+    position: int  # samples generated so far
+    batch_size: int
+    rows: Rows
+
+    @abstractmethod
+    def copy(self) -> State:
+        """An independent state with the same future."""
+
+    def redraw(self, streams: Sequence[int] | None = None, temperature: float | Sequence[float] | None = None) -> None:
+        """Give the rows another future: from the next sample on they draw like this.
+
+        A row whose stream and temperature stay as they are goes on as it would have. Copies made before keep
+        drawing as they did.
+
+        Args:
+            streams, temperature: as in `AbstractEngine.start`; None keeps what there is.
+
+        Raises:
+            ConfigError: a number out of range, or not one for each row.
+        """
+        kept = self.rows
+        self.rows = make_rows(
+            self.batch_size, kept.seeds.tolist(), kept.streams.tolist() if streams is None else streams,
+            kept.temperature.tolist() if temperature is None else temperature, kept.min_p.tolist())
 
 
 def make_rows(batch_size: int, seeds: int | Sequence[int], streams: Sequence[int] | None,
@@ -90,6 +109,11 @@ def make_rows(batch_size: int, seeds: int | Sequence[int], streams: Sequence[int
     if not ((least >= 0) & (least <= 1)).all():
         raise ConfigError(f"min_p must lie in [0, 1], found {min_p}; 0 drops no code")
     return Rows(_words("seeds", seeds, batch_size), _words("streams", streams, batch_size), heat, least)
+
+
+def inverse_temperature(rows: Rows) -> NDArray[np.float32]:
+    """What the fused engines multiply logits by: float32 (B,)."""
+    return (1 / rows.temperature).clip(max=1e30).astype(np.float32)
 
 
 def _words(name: str, values: int | Sequence[int], batch_size: int) -> NDArray[np.uint64]:

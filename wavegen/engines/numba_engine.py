@@ -27,6 +27,7 @@ from wavegen.engines.base import (
     check_conditioning,
     check_num_samples,
     check_uniforms,
+    inverse_temperature,
     make_rows,
 )
 from wavegen.engines.conditioning import FrameBlocks, TableConditioning
@@ -75,8 +76,12 @@ class NumbaState(State):
         self.shares = shares
         self.scratch = [Scratch(shape) for _ in shares]  # no part of the value
         self.link = Link(shape) if paired else None
-        self.inverse_temperature = (1 / rows.temperature).clip(max=1e30).astype(np.float32)
+        self.inverse_temperature = inverse_temperature(rows)
         self.min_p = rows.min_p.astype(np.float32)
+
+    def redraw(self, streams: Sequence[int] | None = None, temperature: float | Sequence[float] | None = None) -> None:
+        super().redraw(streams, temperature)
+        self.inverse_temperature = inverse_temperature(self.rows)
 
     def copy(self) -> NumbaState:
         other = object.__new__(NumbaState)

@@ -30,6 +30,7 @@ from wavegen.engines.base import (
     check_conditioning,
     check_num_samples,
     check_uniforms,
+    inverse_temperature,
     make_rows,
 )
 from wavegen.engines.conditioning import FrameBlocks, TableConditioning
@@ -101,6 +102,10 @@ class TritonState(State):
         other.memory = self.memory.copy()
         other.sources = [source.copy() for source in self.sources]
         return other  # a table is never written, so both may read it
+
+    def redraw(self, streams: Sequence[int] | None = None, temperature: float | Sequence[float] | None = None) -> None:
+        super().redraw(streams, temperature)
+        self.memory.draw(self.rows.streams, inverse_temperature(self.rows))
 
     def begin(self, source: Source, rows: Rows) -> None:
         """Let the rows of a source begin at this position, drawing as `rows` says."""

@@ -74,6 +74,11 @@ class Memory:
         put(self.inverse_temperature, (1 / temperature).clip(max=1e30).astype(np.float32))
         put(self.min_p, min_p.astype(np.float32))
 
+    def draw(self, streams: NDArray[np.uint64], inverse_temperature: NDArray[np.float32]) -> None:
+        """Let all rows draw from these streams and at these temperatures from now on."""
+        self.streams.copy_(torch.from_numpy(streams.view(np.int64)))
+        self.inverse_temperature.copy_(torch.from_numpy(inverse_temperature))
+
 
 def make_memory(packed: Packed, batch_size: int) -> Memory:
     """Zeros; each row is to `begin` before it is advanced."""
