@@ -86,6 +86,8 @@ class PrepareConfig(Config):
     # its named groups `label`, `speaker`, `id`, `text` fill the index, others serve `splits`
     label_rules: tuple[tuple[str, str], ...] = ()  # (label, regular expression): the first expression found
     # in the path below --data names the label, case ignored; instead of a group `label`
+    text_file: str | None = None  # below --data, of each recording; {group} stands for what the pattern found
+    text_table: str | None = None  # below --data: lines id|text|normalised text; as above
     manifest: str | None = None  # JSON lines below --data: path, label, speaker, id, text, split
     labels: tuple[str, ...] | None = None  # order of label ids; None is sorted order of appearance
     speakers: tuple[str, ...] | None = None

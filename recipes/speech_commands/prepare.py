@@ -13,16 +13,14 @@ Clips longer than 1.024 s would be cut; there is none in the corpus. Folders of 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
-import tarfile
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from wavegen.config import load_recipe
-from wavegen.data.fetch import fetch as fetch_archive
+from wavegen.data.fetch import fetch_checked
 from wavegen.data.prepare import prepare
-from wavegen.errors import BadInputError, WavegenError
+from wavegen.errors import WavegenError
 
 HERE = Path(__file__).resolve().parent
 URL = "http://download.tensorflow.org/data/speech_commands_v{version}.tar.gz"
@@ -31,9 +29,7 @@ SHA256 = {
     "0.02": "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
 }
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-DONE = "SHA256"  # file beside the folders of words that names the archive they are from
 MAX_ARCHIVE_BYTES = 4_000_000_000
-MAX_FILE_BYTES = 1_000_000
 
 
 def main() -> int:
@@ -51,7 +47,7 @@ def main() -> int:
         data = options.data
         if data is None:
             url = options.url or URL.format(version=options.version)
-            data = fetch(options.cache, url, SHA256[options.version])
+            data = fetch_checked(url, SHA256[options.version], options.cache, MAX_ARCHIVE_BYTES, place)
         print(describe(data), file=sys.stderr)
         prepare(recipe, data, options.out, workers=options.workers)
     except WavegenError as error:
@@ -68,45 +64,10 @@ def describe(data: Path) -> str:
     return digits + (f"; left out: {others} of other words" if others else "")
 
 
-def fetch(cache: Path, url: str, sha256: str) -> Path:
-    """The digits of the checked corpus, downloaded unless they are in `cache` already.
-
-    Raises:
-        BadInputError: no network, or what came is not the corpus; nothing is left behind. Or `cache` holds
-            something else, which is left alone.
-    """
-    def unpack_all(archive: Path, folder: Path) -> None:
-        with archive.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != sha256:
-            raise BadInputError(f"{url} is not the archive expected (sha256 {found[:12]}, wanted {sha256[:12]}); try "
-                                "again, or unpack the corpus yourself and pass --data DIR")
-        unpack(archive, folder)
-        (folder / DONE).write_text(sha256 + "\n")
-
-    def is_complete(folder: Path) -> bool:
-        return (folder / DONE).is_file() and (folder / DONE).read_text().strip() == sha256
-
-    return fetch_archive(url, cache, MAX_ARCHIVE_BYTES, unpack_all, is_complete)
-
-
-def unpack(archive: Path, folder: Path) -> None:
-    """Write the recordings of digits into `folder`, by word and plain name: no path in the archive is followed."""
-    for digit in DIGITS:
-        (folder / digit).mkdir(parents=True)
-    try:
-        with tarfile.open(archive, "r:gz") as content:
-            for entry in content:
-                path = PurePosixPath(entry.name)
-                if not entry.isfile() or path.suffix != ".wav" or path.parent.name not in DIGITS:
-                    continue
-                if entry.size > MAX_FILE_BYTES:
-                    raise BadInputError(f"{archive.name}: {path.name} has {entry.size} bytes, more than any digit")
-                file = content.extractfile(entry)
-                assert file is not None  # it is a file
-                (folder / path.parent.name / path.name).write_bytes(file.read())
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise BadInputError(f"the download is not a whole tar archive ({error}); try again") from error
+def place(path: PurePosixPath) -> str | None:
+    """Where a file of the archive goes: recordings of digits, by word and plain name; no path in it is followed."""
+    wanted = path.suffix == ".wav" and path.parent.name in DIGITS
+    return f"{path.parent.name}/{path.name}" if wanted else None
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ import pytest
 import soundfile
 
 from helpers import load_script
+from wavegen.data.fetch import fetch_checked
 from wavegen.data.store import Store
-from wavegen.errors import BadInputError
 
 script = load_script("recipes/speech_commands/prepare.py")
 
@@ -45,27 +45,12 @@ def run(monkeypatch, *arguments) -> int:
     return script.main()
 
 
-def test_the_digits_are_unpacked_checked_and_used_again(archive, tmp_path):
+def test_the_digits_are_unpacked_by_word_and_name(archive, tmp_path):
     sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
-    cache = script.fetch(tmp_path / "a" / "cache", archive.as_uri(), sha256)
+    fetch_checked(archive.as_uri(), sha256, tmp_path / "a" / "cache", 100_000, script.place)
     found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.wav"))
     assert found == [f"a/cache/{name}.wav" for name in
                      ("nine/evil_nohash_0", "one/0b_nohash_1", "two/root_nohash_0", "zero/0a_nohash_0")]
-    archive.unlink()
-    assert script.fetch(cache, archive.as_uri(), sha256) == cache
-
-
-def test_another_archive_is_refused_and_leaves_nothing(archive, tmp_path):
-    with pytest.raises(BadInputError, match="not the archive expected"):
-        script.fetch(tmp_path / "a" / "cache", archive.as_uri(), "0" * 64)
-    assert list((tmp_path / "a").iterdir()) == []
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>rate limited</html>", b"\x1f\x8b half an archive"])
-def test_a_download_that_is_no_archive_is_refused(content, tmp_path):
-    (tmp_path / "some.tar.gz").write_bytes(content)
-    with pytest.raises(BadInputError, match="tar archive"):
-        script.unpack(tmp_path / "some.tar.gz", tmp_path / "out")
 
 
 def test_no_network_is_one_clear_line(tmp_path, monkeypatch, capsys):

@@ -5,21 +5,29 @@ A download that is interrupted, damaged or something else leaves nothing behind;
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import http.client
+import lzma
 import os
 import shutil
 import sys
+import tarfile
 import tempfile
 import urllib.request
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
 from wavegen.errors import BadInputError
 
 TIMEOUT = 60  # seconds without an answer
 BLOCK_BYTES = 1 << 16
+DIGEST_FILE = "DIGEST"  # beside what was unpacked: of the archive it is from
+
+Place = Callable[[PurePosixPath], PurePosixPath | str | None]  # where a file of an archive goes, None is nowhere
 
 
 def fetch(url: str, cache: Path, max_bytes: int, unpack: Callable[[Path, Path], None],
@@ -54,6 +62,24 @@ def fetch(url: str, cache: Path, max_bytes: int, unpack: Callable[[Path, Path], 
     return cache
 
 
+def fetch_checked(url: str, digest: str, cache: Path, max_bytes: int, place: Place) -> Path:
+    """`fetch` for an archive whose digest is known: tar with any compression, or zip.
+
+    Args:
+        digest: sha256 or md5 of the archive, in hexadecimal.
+        place: which of its files are unpacked where below `cache`; see `unpack`.
+    """
+    def unpack_all(archive: Path, folder: Path) -> None:
+        check_digest(archive, digest, url)
+        unpack(archive, folder, place)
+        (folder / DIGEST_FILE).write_text(digest + "\n")
+
+    def is_complete(folder: Path) -> bool:
+        return (folder / DIGEST_FILE).is_file() and (folder / DIGEST_FILE).read_text().strip() == digest
+
+    return fetch(url, cache, max_bytes, unpack_all, is_complete)
+
+
 def download(url: str, path: Path, max_bytes: int) -> str:
     """Fetch a file; shows how far it is on a terminal.
 
@@ -83,6 +109,81 @@ def download(url: str, path: Path, max_bytes: int) -> str:
         raise BadInputError(f"{url} cannot be downloaded ({reason}); on a machine without a network pass "
                             "--data DIR with the unpacked wavs") from error
     return seen.hexdigest()
+
+
+def check_digest(file: Path, wanted: str, url: str) -> None:
+    """Compare a download with the digest its publisher names.
+
+    Args:
+        wanted: sha256, or md5, in hexadecimal.
+        url: where it came from, for the message.
+
+    Raises:
+        BadInputError: it is something else.
+    """
+    kind = "md5" if len(wanted) == 32 else "sha256"
+    with file.open("rb") as content:
+        found = hashlib.file_digest(content, kind).hexdigest()
+    if found != wanted:
+        raise BadInputError(f"{url} gave {file.stat().st_size} bytes that are not the archive expected ({kind} "
+                            f"{found[:12]}, wanted {wanted[:12]}); try again, fetch it with a browser and give "
+                            "--url file:///PATH, or unpack the corpus yourself and pass --data DIR")
+
+
+def unpack(archive: Path, folder: Path, place: Place, max_file_bytes: int = 100_000_000) -> int:
+    """Write files of a tar or zip archive into a folder.
+
+    Args:
+        place: for a path in the archive, the path below `folder`, or None for a file that is not wanted.
+        max_file_bytes: a larger file is no recording.
+
+    Returns:
+        Number of files written.
+
+    Raises:
+        BadInputError: no whole archive, a file that is too large, or nothing that is wanted.
+    """
+    count = 0
+    try:
+        for name, size, content in _files(archive):
+            target = place(PurePosixPath(name))
+            if target is None:
+                continue
+            if size > max_file_bytes:
+                raise BadInputError(f"{name} in the archive has {size} bytes, more than any recording")
+            parts = PurePosixPath(target).parts
+            assert ".." not in parts and not PurePosixPath(target).is_absolute(), "`place` keeps files in the folder"
+            path = folder.joinpath(*parts)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with content() as source, path.open("wb") as file:
+                shutil.copyfileobj(source, file, BLOCK_BYTES)
+            count += 1
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError,
+            RuntimeError) as error:
+        raise BadInputError(f"the download is not a whole archive ({error}); try again") from error
+    if not count:
+        raise BadInputError("the archive holds nothing of the corpus; is it another one?")
+    return count
+
+
+def _files(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
+    """Name, size and a way to open each file of an archive, in its order."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as files:
+            for entry in files.infolist():
+                if not entry.is_dir():
+                    yield entry.filename, entry.file_size, functools.partial(files.open, entry)
+        return
+    with tarfile.open(archive, "r|*") as members:
+        for member in members:
+            if member.isfile():
+                yield member.name, member.size, functools.partial(_opened, members, member)
+
+
+def _opened(members: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    content = members.extractfile(member)
+    assert content is not None  # it is a file
+    return content
 
 
 def _length(response: Any) -> float | None:

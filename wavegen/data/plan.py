@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from wavegen.config import PrepareConfig
 from wavegen.data.splits import check_splits, split_of
+from wavegen.data.texts import Texts
 from wavegen.errors import BadInputError, ConfigError, did_you_mean
 
 NAMES = ("label", "speaker", "id", "text")  # what a pattern or a manifest can say about a recording
@@ -121,6 +122,7 @@ def _from_names(data_dir: Path, config: PrepareConfig, leave_out: Path) -> Itera
         raise ConfigError("prepare.label_rules and the group `label` of prepare.pattern both name the label; "
                           "keep one of the two")
     check_splits(config, groups | set(NAMES))
+    texts = Texts(data_dir, config, groups)
     steps = config.glob.split("/")
     num_found, num_matched, example = 0, 0, ""
     for source, entry in _walk(data_dir, leave_out):
@@ -139,12 +141,15 @@ def _from_names(data_dir: Path, config: PrepareConfig, leave_out: Path) -> Itera
             said["label"] = next((label for label, rule in rules if rule.search(source)), None)
             if said["label"] is None:
                 reason = reason or "no expression of prepare.label_rules is found in its name"
+        if reason is None:
+            said["text"] = texts.of(source, {"id": source, **said})
         yield _item(config, source, said, entry, reason)
     if num_found == 0:
         raise BadInputError(f'no file below {data_dir} matches prepare.glob "{config.glob}"')
     if pattern and num_matched == 0:
         raise ConfigError(f"none of the {num_found} files below {data_dir} matches prepare.pattern "
                           f'"{config.pattern}", which must match the whole path, for example "{example}"')
+    texts.report()
 
 
 def _compile(expression: str, key: str, flags: int = 0) -> re.Pattern[str]:
@@ -159,6 +164,9 @@ def _from_manifest(data_dir: Path, config: PrepareConfig) -> Iterator[Item]:
     check_splits(config, NAMES)
     if config.label_rules:
         raise ConfigError("prepare.label_rules is for file names; with prepare.manifest the manifest names the label")
+    if config.text_file is not None or config.text_table is not None:
+        raise ConfigError("prepare.text_file and prepare.text_table are for file names; with prepare.manifest the "
+                          "manifest holds the text")
     file = data_dir / str(config.manifest)
     if not file.is_file():
         raise BadInputError(f"there is no manifest {file}; prepare.manifest names a file below --data")
