@@ -58,7 +58,7 @@ def tiny_spec(conditional: bool = True, name: str = "tiny", **sizes: Any) -> Mod
     )
 
 
-def tiny_family(family: str, folder: Path, latent_noise: str = "learned", **told: Any) -> Path:
+def tiny_family(family: str, folder: Path, latent_noise: str = "learned", prior: str = "standard", **told: Any) -> Path:
     """A model folder of a family of fixed windows of 512 samples: wgan, vae, or vae_wavenet.
 
     Args:
@@ -76,9 +76,13 @@ def tiny_family(family: str, folder: Path, latent_noise: str = "learned", **told
                                                 "strides": (8, 8), "kernel_size": 16, "conditioning": told})
     else:
         model = VAEConfig.model_validate({"num_samples": 512, "latent_channels": 3, "latent_noise": latent_noise,
-                                          "encoder": conv, "decoder": decoder})
+                                          "prior": prior, "encoder": conv, "decoder": decoder})
     spec = tiny_spec(name=folder.name).model_copy(update={"model": model})
-    return save_model(folder, tiny_model(spec), spec)
+    network = tiny_model(spec)
+    if prior == "conditional":
+        with torch.no_grad():  # it begins as the standard normal
+            torch.nn.init.normal_(network.prior.head.weight, generator=torch.Generator().manual_seed(1))
+    return save_model(folder, network, spec)
 
 
 def tiny_model(spec: ModelFolder, seed: int = 0) -> torch.nn.Module:

@@ -215,6 +215,7 @@ class VAEConfig(Config):
     num_samples: int = Field(gt=0)  # of a window; a longer clip is a sequence of windows
     latent_channels: int = Field(gt=0)
     latent_noise: Literal["learned", "none"] = "learned"  # none is the plain auto-encoder
+    prior: Literal["standard", "conditional"] = "standard"  # conditional: learned, of each label and speaker its own
     encoder: EncoderConfig
     decoder: Annotated[ConvDecoderConfig | WaveNetConfig, Field(discriminator="family")]
 
@@ -234,6 +235,13 @@ class VAEConfig(Config):
         if self.num_samples % hop:
             raise ValueError(f"num_samples {self.num_samples} must be a multiple of {hop}, the samples of a latent "
                              "frame (the product of encoder.strides)")
+        if self.prior == "conditional":
+            if self.latent_noise == "none":
+                raise ValueError("prior: conditional is learned from the KL, which there is not without latent noise "
+                                 "(latent_noise: none); leave it out")
+            if not (self.conditioning.label or self.conditioning.speaker):
+                raise ValueError("prior: conditional needs decoder.conditioning.label or .speaker to be true: it has "
+                                 "a mean and a spread for each")
         if isinstance(self.decoder, ConvDecoderConfig):
             if math.prod(self.decoder.strides) != hop:
                 raise ValueError(f"decoder.strides give {math.prod(self.decoder.strides)} samples a latent frame, "

@@ -91,6 +91,43 @@ def test_without_noise_it_is_the_plain_auto_encoder():
     assert not posterior.kl().any()
 
 
+def conditional(**options):
+    """A conditional prior that has learned something, and the same network with the standard prior."""
+    model, plain = make_vae(prior="conditional", **options), make_vae(**options)
+    with torch.no_grad():
+        torch.nn.init.normal_(model.prior.head.weight, 0, 0.5, torch.Generator().manual_seed(1))
+    return model, plain
+
+
+def test_a_conditional_prior_begins_as_the_standard_normal():
+    model, plain = make_vae(prior="conditional"), make_vae()
+    one, two = model.encode(_clips(), LABEL), plain.encode(_clips())
+    assert torch.equal(one.mean, two.mean) and torch.equal(one.log_std, two.log_std)
+    assert torch.equal(model.generate(one.mean, LABEL), plain.generate(two.mean, LABEL))
+
+
+@pytest.mark.parametrize("options", [{}, {"decoder": wavenet_decoder(label=True)}])
+def test_a_conditional_prior_changes_what_is_paid_not_what_is_decoded(options):
+    model, plain = conditional(**options)
+    one, two = model.encode(_clips(), LABEL), plain.encode(_clips())
+    decode = (lambda m, z: m.decode(z, LABEL)) if not options else (lambda m, z: m.features(z, LABEL))
+    assert torch.allclose(decode(model, one.mean), decode(plain, two.mean), atol=1e-5)
+    centre, log_scale = model.prior(LABEL)
+    assert not torch.allclose(centre[0], centre[1], atol=0.1)
+    expected = torch.distributions.kl_divergence(torch.distributions.Normal(two.mean, two.log_std.exp()),
+                                                 torch.distributions.Normal(centre, log_scale.exp()))
+    assert torch.allclose(one.kl(), expected, atol=1e-4)
+
+
+def test_a_conditional_prior_knows_mixtures_and_wants_to_be_told():
+    model, _ = conditional()
+    halves = ConditioningInputs(label=torch.tensor([[1.0, 0.0], [0.5, 0.5]]))
+    mean, _ = model.prior(halves)
+    assert torch.allclose(mean[0], model.prior(LABEL)[0][0]) and not torch.allclose(mean[1], mean[0], atol=1e-3)
+    with pytest.raises(ConfigError, match="conditioned on a label; none was given"):
+        model.encode(_clips())
+
+
 def test_the_bound_is_a_bound():
     """On one latent the evidence can be integrated: the bound lies above it in bits, whatever the posterior."""
     from wavegen.models.likelihood import logistic_nats
@@ -128,7 +165,7 @@ def test_the_wavenet_decoder_is_told_the_latents_frame_by_frame():
 
 
 def test_muon_gets_every_matrix():
-    for model in (make_vae(), make_vae(decoder=wavenet_decoder())):
+    for model in (make_vae(prior="conditional"), make_vae(decoder=wavenet_decoder())):
         shapes, parameters = model.matrices(), dict(model.named_parameters())
         for name, shape in shapes.items():
             assert math.prod(shape) == parameters[name].numel()
@@ -167,6 +204,8 @@ def test_a_missing_label_is_named():
     ({"decoder": ConvDecoderConfig(strides=(8, 2), channels=(4,))}, "decoder.strides give 16 samples.*take 32"),
     ({"decoder": wavenet_decoder(features=4)}, "features is 4, the latents have 3 channels"),
     ({"decoder": wavenet_decoder(hop_length=24)}, "hop_length 24 must divide 32"),
+    ({"prior": "conditional", "latent_noise": "none"}, "there is not without latent noise"),
+    ({"prior": "conditional", "decoder": wavenet_decoder()}, r"needs decoder.conditioning.label or .speaker"),
 ])
 def test_sizes_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

@@ -12,9 +12,11 @@ from wavegen.synth import Request, load
 from wavegen.synth import latents as codec
 
 
-@pytest.fixture(scope="module", params=["vae", "vae_wavenet"])
+@pytest.fixture(scope="module", params=["vae standard", "vae_wavenet standard", "vae conditional",
+                                        "vae_wavenet conditional"])
 def speaker(request, tmp_path_factory):
-    return load(tiny_family(request.param, tmp_path_factory.mktemp("models") / request.param))
+    family, prior = request.param.split()
+    return load(tiny_family(family, tmp_path_factory.mktemp("models") / family, prior=prior))
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,15 @@ def test_names_that_do_not_fit(conv, tmp_path):
     wavenet = load(save_tiny(tmp_path / "wavenet"))
     with pytest.raises(ConfigError, match="is a wavenet, which has no encoder"):
         codec.encode(wavenet, clip(), 8000)
+
+
+def test_a_conditional_prior_wants_the_label_of_a_clip_and_takes_another_to_decode(tmp_path):
+    model = load(tiny_family("vae", tmp_path / "model", prior="conditional"))
+    with pytest.raises(ConfigError, match="needs a label: one of 0, 1, 2"):
+        codec.encode(model, clip(), 8000)
+    found = codec.encode(model, clip(), 8000, "1")
+    assert not np.allclose(found.values, codec.encode(model, clip(), 8000, "2").values, atol=1e-2)
+    assert not np.array_equal(codec.decode(model, found).waveform, codec.decode(model, found, "2").waveform)
 
 
 def test_latents_of_another_model_are_refused(speaker, tmp_path):

@@ -21,11 +21,12 @@ WAVENET = {"family": "wavenet", "residual_channels": 8, "skip_channels": 8, "out
            "dilations": [1, 2, 4], "conditioning": {"label": True, "features": 4, "hop_length": 64}}
 
 
-def vae_recipe(decoder=CONV, noise="learned", variational=None, **training):
+def vae_recipe(decoder=CONV, noise="learned", variational=None, prior="standard", **training):
     variational = variational or ({"spectral_weight": 1, "kl_warmup_steps": 4} if decoder is CONV else {})
     return Recipe.model_validate({
         "name": "tiny-vae", "audio": {"sample_rate": 8000},
         "model": {"family": "vae", "num_samples": 1024, "latent_channels": 4, "latent_noise": noise,
+                  "prior": prior,
                   "encoder": {"strides": [8, 16], "channels": [8, 12]}, "decoder": decoder},
         "training": {"max_steps": 6, "samples_per_batch": 4096, "tail_samples": 80, "checkpoint_interval": 3,
                      "validation_interval": 3, "log_interval": 3, "threads": 1,
@@ -112,6 +113,12 @@ def test_every_kind_trains(tiny_store, tmp_path, decoder, noise, variational):
     assert math.isfinite(figures["validation_bits"])
     assert ("validation_log_mel_distance" in figures) == (decoder is CONV)
     assert (figures["validation_kl_nats"] == 0) == (noise == "none")
+
+
+def test_a_conditional_prior_is_learned(tiny_store, tmp_path):
+    fit(vae_recipe(prior="conditional", variational={"kl_weight": 1}, sample_interval=6), tiny_store, tmp_path / "run")
+    learned = weights(tmp_path / "run")
+    assert learned["prior.head.weight"].abs().max() > 0
 
 
 def test_a_loss_that_is_not_a_number_stops_the_training(tiny_store, tmp_path, monkeypatch):

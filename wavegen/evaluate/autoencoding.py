@@ -77,7 +77,7 @@ def evidence_bound(model: VAE, store: Store, split: str,
 def _batch(model: VAE, store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Nats of the codes (B,) and of the latents (B,), and how many dimensions those have together."""
     codes, inputs = whole_windows(model, store, rows), conditioning_inputs(store, rows)
-    posterior = model.encode(torch.from_numpy(mulaw.to_companded(codes, store.audio.quantization_channels)))
+    posterior = model.encode(torch.from_numpy(mulaw.to_companded(codes, store.audio.quantization_channels)), inputs)
     latents = posterior.mean
     if posterior.log_std is not None:
         drawn = normal(SEED, rows.astype(np.uint64), math.prod(latents.shape[1:]))
@@ -88,7 +88,7 @@ def _batch(model: VAE, store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.n
         nats = logistic_nats(targets, picture.location, picture.log_scale, store.audio.quantization_channels)
     else:
         previous = torch.nn.functional.pad(targets[:, :-1], (1, 0), value=model.silence)
-        told = replace(inputs, features=model.features(latents))
+        told = replace(inputs, features=model.features(latents, inputs))
         logits = model.decoder(previous.contiguous(), told)
         nats = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
     inside = torch.arange(codes.shape[1]) < torch.from_numpy(store.lengths[rows])[:, None]
@@ -117,7 +117,7 @@ def reconstruct(synthesizer: Synthesizer, store: Store, rows: np.ndarray,
         codes = whole_windows(synthesizer.model, store, np.array([row]))
         companded = torch.from_numpy(mulaw.to_companded(codes, store.audio.quantization_channels))
         with torch.inference_mode():
-            latents = synthesizer.model.encode(companded).mean[0]
+            latents = synthesizer.model.encode(companded, conditioning_inputs(store, np.array([row]))).mean[0]
         request = Request(
             store.labels[store.label_ids[row]] if synthesizer.labels else None,
             store.speakers[store.speaker_ids[row]] if synthesizer.speakers else None, clip=int(row))

@@ -5,7 +5,8 @@
                       -> `wavenet`: the core model, told the latents frame by frame
 
 F is at least 1: one latent vector for a whole window, or a sequence at frame rate. A clip longer
-than a window is a sequence of windows, each encoded and decoded on its own.
+than a window is a sequence of windows, each encoded and decoded on its own. Latents are standard
+normal under the prior; a conditional prior scales and shifts them at both ends, by what is told.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wavegen.audio.mulaw import silence_code
-from wavegen.config import AudioConfig, ConvDecoderConfig, EncoderConfig, VAEConfig, Vocabulary
+from wavegen.config import AudioConfig, ConditioningConfig, ConvDecoderConfig, EncoderConfig, VAEConfig, Vocabulary
 from wavegen.errors import BadInputError
 from wavegen.models.conditioning import ConditioningInputs, ConditioningNetwork
 from wavegen.models.polyphase import PolyphaseConv, matrices_of
@@ -84,6 +85,8 @@ class VAE(nn.Module):
             self.decoder = ConvDecoder(config.decoder, config.latent_channels, vocabulary)
         else:
             self.decoder = WaveNet(config.decoder, audio, vocabulary)
+        # Built last, so that its random numbers change nothing else.
+        self.prior = Prior(config, vocabulary) if config.prior == "conditional" else None
         self._compute_dtype = torch.float32
 
     @property
@@ -105,6 +108,9 @@ class VAE(nn.Module):
         else:
             theirs = {f"conditioning.{name}": shape for name, shape in self.decoder.conditioning.matrices().items()}
         shapes |= {f"decoder.{name}": shape for name, shape in theirs.items()}
+        if self.prior is not None:
+            shapes |= {f"prior.conditioning.{name}": shape
+                       for name, shape in self.prior.conditioning.matrices().items()}
         return shapes
 
     @property
@@ -122,17 +128,19 @@ class VAE(nn.Module):
         """Whether the decoder gives a window at once; otherwise an engine speaks it code after code."""
         return isinstance(self.decoder, ConvDecoder)
 
-    def encode(self, companded: Tensor) -> Posterior:
+    def encode(self, companded: Tensor, inputs: ConditioningInputs | None = None) -> Posterior:
         """The posterior of clips.
 
         Args:
             companded: float32 (B, T), T >= 1; what is missing to whole windows is taken for silence.
+            inputs: label and speaker of the clips; only a conditional prior needs them.
 
         Returns:
             means and standard deviations (B, C, F), F = windows * latent frames of a window.
 
         Raises:
             BadInputError: there is no sample, or some are not finite.
+            ConfigError: a conditional prior was not told what it depends on.
         """
         if companded.ndim != 2 or companded.shape[1] == 0:
             raise BadInputError(f"the encoder needs clips (B, T) of at least one sample, found shape "
@@ -147,12 +155,16 @@ class VAE(nn.Module):
         if self.config.latent_noise == "none":
             return Posterior(hidden, None)
         mean, log_std = hidden.chunk(2, dim=1)
-        return Posterior(mean, log_std.clamp(*LOG_STD))
+        log_std = log_std.clamp(*LOG_STD)
+        if self.prior is not None:
+            centre, log_scale = self.prior(inputs or ConditioningInputs())
+            mean, log_std = (mean - centre) * (-log_scale).exp(), log_std - log_scale
+        return Posterior(mean, log_std)
 
     def picture(self, latents: Tensor, inputs: ConditioningInputs | None = None) -> Picture:
         """What the conv decoder makes of latents (B, C, F): windows of `num_samples`, side by side."""
         assert isinstance(self.decoder, ConvDecoder)
-        latents = self.check_latents(latents)
+        latents = self._placed(latents, inputs)
         frames, windows = self.config.latent_frames, latents.shape[2] // self.config.latent_frames
         # (B, C, F) -> (B * windows, frames, C): windows are decoded on their own.
         rows = latents.transpose(1, 2).reshape(-1, frames, latents.shape[1])
@@ -175,10 +187,19 @@ class VAE(nn.Module):
         """`decode`: what all one-pass families answer to."""
         return self.decode(latents, inputs)
 
-    def features(self, latents: Tensor) -> Tensor:
-        """Latents (B, C, F) at the frame rate of the wavenet decoder's conditioning, (B, C, F * repeats)."""
+    def features(self, latents: Tensor, inputs: ConditioningInputs | None = None) -> Tensor:
+        """Latents (B, C, F) as the wavenet decoder is told them, at its frame rate: (B, C, F * repeats)."""
         assert isinstance(self.decoder, WaveNet)
-        return self.check_latents(latents).repeat_interleave(self.hop_length // self.decoder.hop_length, dim=2)
+        placed = self._placed(latents, inputs)
+        return placed.repeat_interleave(self.hop_length // self.decoder.hop_length, dim=2)
+
+    def _placed(self, latents: Tensor, inputs: ConditioningInputs | None) -> Tensor:
+        """Checked latents (B, C, F) where the decoder looks for them: a conditional prior has moved them."""
+        latents = self.check_latents(latents)
+        if self.prior is None:
+            return latents
+        centre, log_scale = self.prior(inputs or ConditioningInputs())
+        return centre + log_scale.exp() * latents
 
     def check_latents(self, latents: Tensor) -> Tensor:
         """Latents as (B, C, F), F a multiple of a window's frames.
@@ -194,6 +215,34 @@ class VAE(nn.Module):
         if not bool(latents.isfinite().all()):
             raise BadInputError("the latents hold NaN or infinite values; nothing was decoded from them")
         return shaped
+
+
+class Prior(nn.Module):
+    """Mean and spread of the latents of each label and speaker, learned with the rest.
+
+    A decoder that is told what a clip says needs no latents for it, but encoders leave it in them all the same. The
+    posteriors of one word then fill a corner of the standard normal, and most of its samples fall beside it.
+
+    Reference: Sohn et al., "Learning structured output representation using deep conditional generative models"
+    (NIPS 2015), section 4.1.
+    """
+
+    def __init__(self, config: VAEConfig, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        told = config.conditioning
+        self.conditioning = ConditioningNetwork(
+            ConditioningConfig(label=told.label, speaker=told.speaker, hidden_channels=told.hidden_channels),
+            vocabulary)
+        self.head = nn.Linear(told.hidden_channels, 2 * config.latent_channels)
+        with torch.no_grad():  # begins as the standard normal
+            self.head.weight.zero_()
+            self.head.bias.zero_()
+
+    def forward(self, inputs: ConditioningInputs) -> tuple[Tensor, Tensor]:
+        """Mean and log spread, (B, C, 1) each."""
+        placed: Tensor = self.head(self.conditioning(inputs, 0, 1)).transpose(1, 2)
+        mean, log_std = placed.chunk(2, dim=1)
+        return mean, log_std.clamp(*LOG_STD)
 
 
 class ResidualLayer(nn.Module):

@@ -19,6 +19,7 @@ from wavegen.audio import io, mulaw
 from wavegen.audio.atomic import atomic_write
 from wavegen.config import VAEConfig
 from wavegen.errors import BadInputError, ConfigError
+from wavegen.models import ConditioningInputs
 from wavegen.synth.plan import Request
 from wavegen.synth.synthesizer import AudioChunk, Synthesizer
 
@@ -100,11 +101,11 @@ def encode(synthesizer: Synthesizer, waveform: np.ndarray, sample_rate: int, lab
         synthesizer: from `wavegen.load`, of a model of family `vae`.
         waveform: float32 (T,), T >= 1; louder than full scale is scaled down.
         sample_rate: Hz; another rate than the model's is resampled.
-        label, speaker: kept with the latents for a decoder that must be told.
+        label, speaker: kept with the latents for a decoder that must be told; needed where the prior depends on them.
         normalize: bring the peak to 0.9, where recipes put it; silence stays silence.
 
     Raises:
-        ConfigError: the model has no encoder, or knows no such label or speaker.
+        ConfigError: the model has no encoder, knows no such label or speaker, or needs them and was not told.
         BadInputError: the clip is empty or not finite.
     """
     check_encodes(synthesizer)
@@ -114,12 +115,13 @@ def encode(synthesizer: Synthesizer, waveform: np.ndarray, sample_rate: int, lab
             raise ConfigError(f'model "{spec.name}" has no {kind}s, found {kind} "{name}"; leave it out')
         if name is not None:
             getattr(spec.vocabulary, f"{kind}_id")(name)
+    told = _told(synthesizer, label, speaker)
     clip = _prepared(waveform, sample_rate, synthesizer.sample_rate, normalize)
     channels = spec.audio.quantization_channels
     companded = mulaw.to_companded(mulaw.encode(clip, channels), channels)
     with torch.inference_mode():
         device = next(synthesizer.model.parameters()).device
-        posterior = synthesizer.model.encode(torch.from_numpy(companded)[None].to(device))
+        posterior = synthesizer.model.encode(torch.from_numpy(companded)[None].to(device), told.to(device))
     return Latents(posterior.mean[0].cpu().numpy(), len(clip), label, speaker, spec.name, spec.weights_sha256)
 
 
@@ -160,7 +162,7 @@ def morph(synthesizer: Synthesizer, first: Latents, second: Latents, steps: int 
     for clip in (first, second):
         _check_model(synthesizer, clip)
     begin, end = (Request(clip.label, clip.speaker, seed=seed, temperature=temperature) for clip in (first, second))
-    one, two = _of_one_length(synthesizer, first.values, second.values)
+    one, two = _of_one_length(synthesizer, first, second)
     for step in range(steps):
         share = step / (steps - 1)
         at_an_end = step in (0, steps - 1)
@@ -230,18 +232,27 @@ def _check_model(synthesizer: Synthesizer, latents: Latents) -> None:
                           f'"{spec.name}" ({spec.weights_sha256[:12]}): encode the clip again with this model')
 
 
-def _of_one_length(synthesizer: Synthesizer, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both with as many windows as the longer: windows of silence follow the shorter."""
-    frames, config = max(first.shape[1], second.shape[1]), synthesizer.spec.model
+def _told(synthesizer: Synthesizer, label: str | None, speaker: str | None) -> ConditioningInputs:
+    """What the encoder is told: nothing, unless the prior depends on it."""
+    if synthesizer.model.prior is None:
+        return ConditioningInputs()
+    return synthesizer.conditions(Request(label, speaker))
+
+
+def _of_one_length(synthesizer: Synthesizer, first: Latents, second: Latents) -> tuple[np.ndarray, np.ndarray]:
+    """The values of both with as many windows as the longer: windows of silence follow the shorter."""
+    frames, config = max(first.values.shape[1], second.values.shape[1]), synthesizer.spec.model
     assert isinstance(config, VAEConfig)
-    if first.shape[1] == second.shape[1]:
-        return first, second
+    if first.values.shape[1] == second.values.shape[1]:
+        return first.values, second.values
     channels = synthesizer.spec.audio.quantization_channels
     quiet = mulaw.to_companded(np.full((1, config.num_samples), mulaw.silence_code(channels)), channels)
-    with torch.inference_mode():
-        window = synthesizer.model.encode(torch.from_numpy(quiet)).mean[0].numpy()
 
-    def longer(values: np.ndarray) -> np.ndarray:
-        return np.concatenate([values, np.tile(window, (1, (frames - values.shape[1]) // window.shape[1]))], axis=1)
+    def longer(clip: Latents) -> np.ndarray:
+        with torch.inference_mode():
+            told = _told(synthesizer, clip.label, clip.speaker)
+            window = synthesizer.model.encode(torch.from_numpy(quiet), told).mean[0].numpy()
+        missing = (frames - clip.values.shape[1]) // window.shape[1]
+        return np.concatenate([clip.values, np.tile(window, (1, missing))], axis=1)
 
     return longer(first), longer(second)

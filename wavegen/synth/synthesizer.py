@@ -365,9 +365,18 @@ class Synthesizer:
         if self._network is not self.model:
             # The temperature is that of the codes.
             drawn = latents or [draw_latents(self.model, plan.seed, plan.stream) for plan in plans]
-            features = self.model.features(torch.cat([*drawn]))
+            features = self.model.features(torch.cat([*drawn]), self._named(plans))
         lengths = torch.tensor([plan.intended_samples for plan in plans])
         return ModelConditioning(self._network, replace(self._named(plans), num_samples=lengths, features=features))
+
+    def conditions(self, request: Request) -> ConditioningInputs:
+        """Label and speaker of a request of one label, as the model is told them.
+
+        Raises:
+            ConfigError: a label or speaker the model lacks, or needs and was not given.
+        """
+        (plan,) = plan_clip(replace(request, seconds=None), self.spec)
+        return self._named([plan])
 
     def _named(self, plans: Sequence[Plan]) -> ConditioningInputs:
         """Label and speaker of each row, as numbers, or as shares where a row is a mixture."""

@@ -53,7 +53,7 @@ class VariationalModule(TrainingModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.seed_step()
         codes, inputs = window_inputs(batch, self.window, self.device)
-        posterior = self.model.encode(companded(batch, self.quantization_channels, self.device))
+        posterior = self.model.encode(companded(batch, self.quantization_channels, self.device), inputs)
         reading = self.read(self.model, codes, batch, posterior.sample(), inputs)
         kl = posterior.kl()
         figures = self._figures(reading, kl.detach(), batch)
@@ -117,7 +117,7 @@ class VariationalModule(TrainingModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         codes, inputs = window_inputs(batch, self.window, self.device)
         model = self._averaged
-        posterior = model.encode(companded(batch, self.quantization_channels, self.device, noise=False))
+        posterior = model.encode(companded(batch, self.quantization_channels, self.device, noise=False), inputs)
         reading = self.read(model, codes, batch, posterior.sample(), inputs)
         inside = torch.from_numpy(batch.inside[:, : reading.nats.shape[1]]).to(self.device)
         distance = 0.0
@@ -174,7 +174,7 @@ class VariationalModule(TrainingModule):
         _, inputs = window_inputs(batch, self.window, "cpu")
         with torch.no_grad():
             posterior: Posterior = self._averaged.encode(
-                companded(batch, self.quantization_channels, self.device, noise=False))
+                companded(batch, self.quantization_channels, self.device, noise=False), inputs.to(self.device))
         chosen = slice(0, 3)
         recorded = decode(batch.codes[chosen], self.quantization_channels)
         rebuilt = self._speak(posterior.mean[chosen].cpu(), rows_of(inputs, chosen), self.window)
@@ -218,7 +218,7 @@ def window_inputs(batch: Batch, window: int, device: torch.device | str) -> tupl
 
 def with_latents(model: VAE, latents: Tensor, inputs: ConditioningInputs) -> ConditioningInputs:
     """The conditions of a wavenet decoder: what it is told, and the latents at its frame rate."""
-    return ConditioningInputs(inputs.label, inputs.speaker, inputs.num_samples, features=model.features(latents))
+    return ConditioningInputs(inputs.label, inputs.speaker, inputs.num_samples, features=model.features(latents, inputs))
 
 
 def rows_of(inputs: ConditioningInputs, rows: slice) -> ConditioningInputs:
