@@ -218,7 +218,8 @@ def window_inputs(batch: Batch, window: int, device: torch.device | str) -> tupl
 
 def with_latents(model: VAE, latents: Tensor, inputs: ConditioningInputs) -> ConditioningInputs:
     """The conditions of a wavenet decoder: what it is told, and the latents at its frame rate."""
-    return ConditioningInputs(inputs.label, inputs.speaker, inputs.num_samples, features=model.features(latents, inputs))
+    features = model.features(latents, inputs)
+    return ConditioningInputs(inputs.label, inputs.speaker, inputs.num_samples, features=features)
 
 
 def rows_of(inputs: ConditioningInputs, rows: slice) -> ConditioningInputs:
