@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ def make_wavenet(
     label: bool = False,
     features: int = 0,
     context_frames: int = 0,
+    signal_path: Literal["direct", "lpc"] = "direct",
+    lpc_order: int = 16,
     **options: Any,
 ) -> WaveNet:
     """A WaveNet whose logits spread over several units, so that a wrong sum shows."""
@@ -33,7 +35,7 @@ def make_wavenet(
                                       features=features, context_frames=context_frames)
     config = WaveNetConfig(residual_channels=residual, skip_channels=skip, output_channels=output,
                            dilations=tuple(dilations), conditioning=conditioning, **options)
-    return _lively(config, quantization_channels, seed)
+    return _lively(config, quantization_channels, seed, signal_path=signal_path, lpc_order=lpc_order)
 
 
 def make_rnn(hidden: int = 12, quantization_channels: int = 64, seed: int = 0, label: bool = False) -> RNN:
@@ -42,11 +44,11 @@ def make_rnn(hidden: int = 12, quantization_channels: int = 64, seed: int = 0, l
     return _lively(config, quantization_channels, seed)
 
 
-def _lively(config: WaveNetConfig | RNNConfig, quantization_channels: int, seed: int) -> Any:
+def _lively(config: WaveNetConfig | RNNConfig, quantization_channels: int, seed: int, **audio: Any) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        audio = AudioConfig(sample_rate=8000, quantization_channels=quantization_channels)
-        model = build_model(config, audio, Vocabulary(labels=("a", "b", "c")))
+        spec = AudioConfig(sample_rate=8000, quantization_channels=quantization_channels, **audio)
+        model = build_model(config, spec, Vocabulary(labels=("a", "b", "c")))
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "bias" in name:

@@ -23,7 +23,8 @@ from wavegen.models import build_model
 LABELS, SPEAKERS = ("0", "1", "2"), ("anna", "ben")
 
 
-def tiny_spec(conditional: bool = True, name: str = "tiny", **sizes: Any) -> ModelFolder:
+def tiny_spec(conditional: bool = True, name: str = "tiny", audio: dict[str, Any] | None = None,
+              **sizes: Any) -> ModelFolder:
     """A WaveNet of 1000-odd parameters at 8 kHz; conditional on label, speaker and progress or on nothing."""
     told = ConditioningConfig(label=True, speaker=True, progress_steps=4, hidden_channels=8, hop_length=80)
     model = WaveNetConfig(
@@ -51,7 +52,7 @@ def tiny_spec(conditional: bool = True, name: str = "tiny", **sizes: Any) -> Mod
     return ModelFolder(
         wavegen_version=wavegen.__version__,
         name=name,
-        audio=AudioConfig(sample_rate=8000),
+        audio=AudioConfig.model_validate({"sample_rate": 8000, **(audio or {})}),
         model=model,
         vocabulary=vocabulary,
         training={"steps": 3, "validation_bits": 5.5},
@@ -91,7 +92,7 @@ def tiny_model(spec: ModelFolder, seed: int = 0) -> torch.nn.Module:
         return build_model(spec.model, spec.audio, spec.vocabulary)
 
 
-def save_tiny(folder: Path, conditional: bool = True, **sizes: Any) -> Path:
+def save_tiny(folder: Path, conditional: bool = True, audio: dict[str, Any] | None = None, **sizes: Any) -> Path:
     """A model folder with random weights, the same bytes each time."""
-    spec = tiny_spec(conditional, folder.name, **sizes)
+    spec = tiny_spec(conditional, folder.name, audio, **sizes)
     return save_model(folder, tiny_model(spec), spec)

@@ -67,6 +67,14 @@ class AudioConfig(Config):
     quantization_channels: int = Field(256, ge=2, le=65536)  # Q; mu is Q - 1
     codec: Literal["round255"] = "round255"
     mel: MelSpec | None = None  # features stored beside the codes, if any
+    signal_path: Literal["direct", "lpc"] = "direct"  # codes of the signal, or of what linear prediction leaves
+    lpc_order: int = Field(16, ge=1, le=64)  # coefficients a frame, of the path lpc
+    preemphasis: float = Field(0.0, ge=0, lt=1)  # of the signal that is coded; undone on the way out
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether codes are simply the mu-law codes of the waveform."""
+        return self.signal_path == "direct" and self.preemphasis == 0
 
 
 class TrimConfig(Config):
@@ -118,6 +126,8 @@ class ConditioningConfig(Config):
     progress_steps: int = Field(0, ge=0)  # nodes of the progress clock; 0 is no clock
     features: int = Field(0, ge=0)  # channels of a sequence of feature frames, one each hop_length; 0 is none
     context_frames: int = Field(0, ge=0)  # feature frames seen before and after each frame
+    feature_mean: float = 0.0  # features enter as (feature - mean) / scale
+    feature_scale: float = Field(1.0, gt=0)
 
     @model_validator(mode="after")
     def _fits(self) -> ConditioningConfig:
@@ -142,9 +152,6 @@ class WaveNetConfig(Config):
     residual_scale: float = Field(1.0, gt=0)
     skip_scale: float = Field(1.0, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)  # on the skip sum, in training
-    signal_path: Literal["direct", "lpc"] = "direct"  # codes of the signal, or of what linear prediction leaves
-    lpc_order: int = Field(16, ge=1, le=64)  # coefficients a sample, of the path lpc
-    preemphasis: float = Field(0.85, ge=0, lt=1)  # of the path lpc; undone on the way out
     conditioning: ConditioningConfig = ConditioningConfig()
 
     @property
@@ -153,9 +160,8 @@ class WaveNetConfig(Config):
 
     @property
     def receptive_field(self) -> int:
-        """Number of past inputs one prediction can depend on, exactly."""
-        inputs = max(self.input_kernel_size if self.signal_path == "direct" else 1, self.input_taps)
-        return inputs + (self.kernel_size - 1) * sum(self.dilations)
+        """Number of past inputs one prediction can depend on, exactly on the signal path direct."""
+        return max(self.input_kernel_size, self.input_taps) + (self.kernel_size - 1) * sum(self.dilations)
 
 
 class RNNConfig(Config):
@@ -355,6 +361,7 @@ class TrainingConfig(Config):
     max_steps: int = Field(gt=0)
     samples_per_batch: int = Field(12_000, gt=0)  # audio samples over all ranks, padding included
     chunk_samples: int | None = Field(None, gt=0)  # train on windows of this length; None: whole clips
+    code_noise: float = Field(0.0, ge=0)  # errors in the codes fed back, of the signal path lpc: mean spread, in codes
     window_start: Literal["start", "random"] = "start"  # of a fixed-length window in a longer clip
     tail_samples: int = Field(480, ge=0)  # silence appended to each clip
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -390,6 +397,12 @@ class Recipe(Config):
         if mel is not None and mel.sample_rate != self.audio.sample_rate:
             raise ValueError(f"audio.mel.sample_rate {mel.sample_rate} differs from audio.sample_rate "
                              f"{self.audio.sample_rate}")
+        _check_signal(self.audio, self.model)
+        if self.training.code_noise and self.audio.signal_path != "lpc":
+            raise ValueError("training.code_noise is for audio.signal_path lpc alone: leave it 0")
+        if self.audio.signal_path == "lpc" and self.training.tail_samples:
+            raise ValueError(f"training.tail_samples is {self.training.tail_samples}, but on the signal path lpc "
+                             "a clip ends where its mel ends: set it to 0")
         if isinstance(self.model, WGANConfig):
             game, length = self.training.adversarial, self.model.num_samples
             _check_strides(game.critic.channels, game.critic.strides, length)
@@ -401,6 +414,25 @@ class Recipe(Config):
         if isinstance(self.model, VAEConfig):
             _check_variational(self.model, self.training.variational)
         return self
+
+
+def _check_signal(audio: AudioConfig, model: ModelConfig) -> None:
+    if audio.signal_path == "lpc" and audio.mel is None:
+        raise ValueError("audio.signal_path lpc predicts from a mel spectrogram: describe one in audio.mel")
+    if isinstance(model, WaveNetConfig):
+        told = model.conditioning
+        if told.features and audio.mel is None:
+            raise ValueError(f"model.conditioning.features is {told.features}, but without audio.mel a store has none")
+        if audio.mel is not None and told.features not in (0, audio.mel.n_mels):
+            raise ValueError(f"model.conditioning.features is {told.features}, audio.mel has {audio.mel.n_mels} bands; "
+                             "they must be equal")
+        framed = audio.mel is not None and (told.features or audio.signal_path == "lpc")
+        if framed and audio.mel is not None and told.hop_length != audio.mel.hop_length:
+            raise ValueError(f"model.conditioning.hop_length is {told.hop_length}, a frame of audio.mel lasts "
+                             f"{audio.mel.hop_length} samples; they must be equal")
+    elif not audio.is_plain:
+        raise ValueError(f"a {model.family} models the waveform itself: leave audio.signal_path direct and "
+                         "audio.preemphasis 0")
 
 
 def _check_variational(model: VAEConfig, objective: VariationalConfig) -> None:
@@ -447,6 +479,13 @@ class Calibration(Config):
     precisions: dict[str, PrecisionFigures]
 
 
+class SamplingDefaults(Config):
+    """How a model draws where nobody says otherwise."""
+
+    temperature: float = Field(1.0, gt=0)
+    min_p: float = Field(0.0, ge=0, lt=1)
+
+
 class ModelFolder(Config):
     """`config.json` of a model folder: all that is needed to build and use the model."""
 
@@ -457,9 +496,16 @@ class ModelFolder(Config):
     audio: AudioConfig
     model: ModelConfig
     vocabulary: Vocabulary = Vocabulary()
+    sampling: SamplingDefaults = SamplingDefaults()
     training: dict[str, Any] = {}  # steps, seed, store digest, bits per sample: for the card
     calibration: Calibration | None = None
     weights_sha256: str = ""  # of model.safetensors; empty in the copy that file holds itself
+
+    @property
+    def is_vocoder(self) -> bool:
+        """Whether the model turns a mel spectrogram into audio."""
+        mel = self.audio.mel
+        return mel is not None and self.model.family == "wavenet" and self.model.conditioning.features == mel.n_mels
 
 
 def _check_strides(channels: tuple[int, ...], strides: tuple[int, ...], num_samples: int) -> None:

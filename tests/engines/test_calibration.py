@@ -25,7 +25,7 @@ MODELS = {
 def told_of(model, rows):
     config = model.config
     table = np.random.default_rng(0).normal(scale=0.3, size=(rows, 4, config.num_layers, 2 * config.residual_channels))
-    return TableConditioning(table, 16, make_coefficients(0, rows, 3) if config.signal_path == "lpc" else None)
+    return TableConditioning(table, 16, make_coefficients(0, rows, 3) if model.lpc_order else None)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -57,7 +57,7 @@ def test_no_samples_no_trouble():
 @pytest.mark.parametrize("quantization_channels", [64, 99])
 def test_the_excitation_of_an_analysis_gives_the_logits_of_the_training_form(options, quantization_channels):
     model = make_wavenet(signal_path="lpc", quantization_channels=quantization_channels, **options)
-    coefficients = make_coefficients(0, 2, 5, model.config.lpc_order)
+    coefficients = make_coefficients(0, 2, 5, model.lpc_order)
     signal = np.random.default_rng(0).normal(scale=0.2, size=(2, 75)).astype(np.float32)
     analysis = lpc.analyze(signal, coefficients, model.hop_length, quantization_channels)
     inputs = ConditioningInputs(prediction=torch.from_numpy(coefficients))

@@ -50,7 +50,7 @@ def conditioning(rows=(0, 1, 2), model=MODEL, coefficients=COEFFICIENTS):
     config = model.config
     table = np.random.default_rng(5).normal(scale=0.3, size=(1, 12, config.num_layers, 2 * config.residual_channels))
     table = np.repeat(table, len(rows), axis=0)
-    return TableConditioning(table, HOP, coefficients[list(rows), :, :config.lpc_order])
+    return TableConditioning(table, HOP, coefficients[list(rows), :, :model.lpc_order])
 
 
 def start(name, rows=(0, 1, 2)):

@@ -34,7 +34,7 @@ MODELS = {"direct": make_wavenet(24, 40, 24, (1, 2, 4, 8), 100, input_taps=5, ke
 
 def told_of(model):
     layers, columns = model.config.num_layers, 2 * model.config.residual_channels
-    coefficients = make_coefficients(0, 1, 1) if model.config.signal_path == "lpc" else None
+    coefficients = make_coefficients(0, 1, 1) if model.lpc_order else None
     return TableConditioning(np.zeros((1, 1, layers, columns)), HOP, coefficients)
 
 

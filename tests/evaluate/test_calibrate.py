@@ -11,7 +11,7 @@ import torch
 from stores import tones_store
 from tiny import save_tiny
 from wavegen.checkpoint import load_model
-from wavegen.config import MelSpec, ModelFolder
+from wavegen.config import ConditioningConfig, MelSpec, ModelFolder
 from wavegen.engines import ModelConditioning, build_engine
 from wavegen.engines.calibration import divergence
 from wavegen.engines.numba_engine import KERNELS_VARIABLE
@@ -100,12 +100,14 @@ def test_an_excerpt_is_spread_over_the_split(model, store):
 
 def test_a_model_of_the_path_lpc_is_calibrated_on_its_excitation(tmp_path):
     mel = MelSpec(sample_rate=8000, n_fft=256, win_length=256, hop_length=160, n_mels=20)
-    store = tones_store(tmp_path, mel, takes=range(3))
-    folder = save_tiny(tmp_path / "vocoder", conditional=False, signal_path="lpc")
+    audio = {"mel": mel, "signal_path": "lpc", "preemphasis": 0.85}
+    store = tones_store(tmp_path, **audio, takes=range(3))
+    folder = save_tiny(tmp_path / "vocoder", conditional=False, audio=audio,
+                       conditioning=ConditioningConfig(features=20, hop_length=160, hidden_channels=8))
     spec = calibrate(folder, store.path, folder)
     assert spec.calibration.precisions["f32"].kl < 1e-8
     plain = tones_store(tmp_path / "plain", takes=range(3))
-    with pytest.raises(StoreError, match="has no mel features"):
+    with pytest.raises(StoreError, match="has signal_path direct, the model"):
         calibrate(folder, plain.path, folder)
 
 

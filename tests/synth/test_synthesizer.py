@@ -167,7 +167,8 @@ def test_generate_and_stream_take_the_arguments_of_a_request():
 
 
 def test_a_model_of_the_path_lpc_speaks_through_its_prediction(tmp_path, monkeypatch):
-    speaker = wavegen.load(save_tiny(tmp_path / "vocoder", conditional=False, signal_path="lpc"))
+    audio = {"signal_path": "lpc", "preemphasis": 0.85}
+    speaker = wavegen.load(save_tiny(tmp_path / "vocoder", conditional=False, audio=audio))
     with pytest.raises(ConfigError, match="speaks what a linear prediction leaves over and needs the coefficients"):
         speaker.generate(seconds=0.01)
     told = ConditioningInputs(prediction=torch.from_numpy(make_coefficients(0, 1, 12)))

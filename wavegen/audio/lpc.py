@@ -142,6 +142,37 @@ def replay(codes: np.ndarray, coefficients: np.ndarray, hop_length: int,
     return Analysis(given, inputs, out)
 
 
+def retrace(signal: np.ndarray, coefficients: np.ndarray, hop_length: int, start: int, stop: int,
+            noise: np.ndarray | None = None, quantization_channels: int = 256) -> Analysis:
+    """A stretch of a coded signal as the network is taught it, if need be with errors in what is fed back.
+
+    Without noise this is that stretch of `replay`. With it the codes fed back are off by `noise`, and the codes to be
+    predicted lead the signal home again: the network learns to correct what it does wrong when it
+    speaks freely (LPCNet, arXiv:1810.11846, section 3.4).
+
+    Args:
+        signal: float32 (T,), `Analysis.signal` of the whole clip.
+        coefficients: float32 (F, order) of the whole clip; the last frame holds on.
+        hop_length: samples a frame is held for.
+        start, stop: samples of the stretch.
+        noise: integers (stop - start,) added to the codes fed back.
+
+    Returns:
+        codes (1, n) to be predicted, inputs (1, n, 3) and signal (1, n) the network is told.
+    """
+    y, a = np.ascontiguousarray(signal, np.float32), _checked(np.asarray(coefficients)[None], 1)[0]
+    n = stop - start
+    if not 0 <= start <= stop <= len(y):
+        raise ValueError(f"samples {start} to {stop} are not a stretch of a signal of {len(y)}")
+    added = np.zeros(n, np.int64) if noise is None else np.ascontiguousarray(noise, np.int64)
+    if added.shape != (n,):
+        raise ValueError(f"noise for {n} samples has shape {added.shape}")
+    codes, inputs, out = np.zeros(n, np.int64), np.zeros((n, 3), np.int64), np.zeros(n, np.float32)
+    _retrace(y, a, hop_length, start, added, decode_table(quantization_channels), thresholds(quantization_channels),
+             silence_code(quantization_channels), codes, inputs, out)
+    return Analysis(codes[None], inputs[None], out[None])
+
+
 @lru_cache(maxsize=8)
 def _inverse(basis: bytes, n_mels: int, preemphasis: float, order: int) -> tuple[np.ndarray, np.ndarray]:
     """Bands to bins float64 (n_mels, bins), and bins to autocorrelation (bins, order + 1)."""
@@ -256,6 +287,30 @@ def _analyze(y: Any, a: Any, hop: Any, decode: Any, table: Any, silence: Any, co
             codes[row, t] = code
             out[row, t] = s
             _push(past, s)
+
+
+@compiled
+def _retrace(y: Any, a: Any, hop: Any, start: Any, noise: Any, decode: Any, table: Any, silence: Any, codes: Any,
+             inputs: Any, out: Any) -> None:
+    past = np.zeros(a.shape[1], np.float32)
+    # One sample earlier, whose code is the first that is fed back.
+    for i in range(min(past.shape[0], max(start - 1, 0))):
+        past[i] = y[start - 2 - i]
+    before, fed = silence, silence
+    if start > 0:
+        p = _predict(a[min((start - 1) // hop, a.shape[0] - 1)], past)
+        fed = np.searchsorted(table, y[start - 1] - p, side="right")
+        before = np.searchsorted(table, y[start - 1], side="right")
+        _push(past, y[start - 1])
+    for i in range(codes.shape[0]):
+        p = _predict(a[min((start + i) // hop, a.shape[0] - 1)], past)
+        inputs[i, 0], inputs[i, 1], inputs[i, 2] = before, np.searchsorted(table, p, side="right"), fed
+        codes[i] = np.searchsorted(table, y[start + i] - p, side="right")
+        fed = min(max(codes[i] + noise[i], 0), decode.shape[0] - 1)
+        s = _clip(p + decode[fed])
+        before = np.searchsorted(table, s, side="right")
+        out[i] = s
+        _push(past, s)
 
 
 @compiled

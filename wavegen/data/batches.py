@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wavegen.data.store import Store
+from wavegen.data.windows import Windows, draw_noise, features_of
 from wavegen.errors import StoreError
 
 
@@ -26,6 +27,10 @@ class Batch:
         inside: bool (B, T), samples of the clip itself that this window is to predict.
         weight: float32 (B, T), 1 where the loss counts: `inside` and the tail.
         total_weight: sum of `weight` over all ranks.
+        features: float32 (B, n_mels, F), log-mel frames of the whole clips; None where the store has none.
+        num_frames: int64 (B,), frames of each clip.
+        inputs: int64 (B, T, 3) and
+        signal: float32 (B, T), what a network of the signal path lpc is told; None on the path direct.
     """
 
     codes: np.ndarray
@@ -36,6 +41,10 @@ class Batch:
     inside: np.ndarray
     weight: np.ndarray
     total_weight: float
+    features: np.ndarray | None = None
+    num_frames: np.ndarray | None = None
+    inputs: np.ndarray | None = None
+    signal: np.ndarray | None = None
 
 
 class WindowBatches:
@@ -55,6 +64,8 @@ class WindowBatches:
             clip is followed by silence, which counts, a longer one is cut. It takes the place of
             `tail_samples`, `hop_length`, `window` and `context`.
         random_start: where a fixed window begins in a longer clip: anew in each epoch, or at 0.
+        code_noise: strength of the errors in the codes fed back, on the signal path lpc; see
+            `wavegen.data.windows.draw_noise`. Only `batch` adds them, `collate` does not.
 
     Raises:
         StoreError: if the split is empty.
@@ -62,14 +73,14 @@ class WindowBatches:
 
     def __init__(self, store: Store, split: str, samples_per_batch: int, tail_samples: int, hop_length: int,
                  window: int | None = None, context: int = 0, seed: int = 0, fixed: int | None = None,
-                 random_start: bool = False) -> None:
+                 random_start: bool = False, code_noise: float = 0.0) -> None:
         rows = store.rows(split)
         if not len(rows):
             raise StoreError(f'{store.path} has no rows in split "{split}"; check prepare.splits of its recipe')
         if fixed is not None:
             tail_samples, hop_length, context = 0, 1, 0
         self.store, self.tail, self.hop, self.seed = store, tail_samples, hop_length, seed
-        self.random_start = random_start
+        self.random_start, self.code_noise, self._reader = random_start, code_noise, Windows(store)
         self.context = -(-context // hop_length) * hop_length
         lengths = store.lengths[rows] + tail_samples
         if fixed is not None:
@@ -113,15 +124,18 @@ class WindowBatches:
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
         """The part of a step's global batch that falls to one rank."""
         windows = self.windows(step)
-        return self.collate(windows[rank::world_size], self._weight(windows))
+        return self.collate(windows[rank::world_size], self._weight(windows), step if self.code_noise else None)
 
     def sequential(self) -> list[np.ndarray]:
         """All windows once, shortest first: for evaluation."""
         order = np.argsort(self.sizes, kind="stable")
         return [order[a:b] for a, b in zip(self.borders[:-1], self.borders[1:], strict=True)]
 
-    def collate(self, windows: np.ndarray, total_weight: float | None = None) -> Batch:
-        """Read windows from the store and pad them with silence to a multiple of the hop."""
+    def collate(self, windows: np.ndarray, total_weight: float | None = None, noise_step: int | None = None) -> Batch:
+        """Read windows from the store and pad them with silence to a multiple of the hop.
+
+        With `noise_step` the fed-back codes are noisy, as a function of (seed, step, window).
+        """
         # A rank without a window of its own runs one with weight zero: all ranks must take part.
         idle = len(windows) == 0
         chosen = np.zeros(1, np.int64) if idle else windows
@@ -133,16 +147,30 @@ class WindowBatches:
         position = np.arange(size) + begins[:, None]
         rows = self.rows[chosen]
         lengths = self.store.lengths[rows]
+        inputs: np.ndarray | None = None
+        signal: np.ndarray | None = None
+        if self._reader.has_excitation:
+            inputs, signal = np.full((*codes.shape, 3), silence, np.int64), np.zeros(codes.shape, np.float32)
         for i, row in enumerate(rows):
-            piece = self.store.codes(int(row))[begins[i] : self.stops[chosen[i]]]
-            codes[i, : len(piece)] = piece
+            start, stop = int(begins[i]), int(min(self.stops[chosen[i]], lengths[i]))
+            stop, noise = max(start, stop), None
+            if noise_step is not None:
+                generator = np.random.default_rng([self.seed, noise_step, int(chosen[i])])
+                noise = draw_noise(generator, self.code_noise, stop - start)
+            piece = self._reader.read(int(row), start, stop, noise)
+            codes[i, : stop - start] = piece.codes
+            if inputs is not None and signal is not None and piece.inputs is not None and piece.signal is not None:
+                inputs[i, : stop - start], signal[i, : stop - start] = piece.inputs, piece.signal
+        features = features_of(self.store, rows)
         predicted = (position >= self.starts[chosen][:, None]) & (position < self.stops[chosen][:, None])
         weight = predicted.astype(np.float32) * (0.0 if idle else 1.0)
         return Batch(codes=codes, label=self.store.label_ids[rows].astype(np.int64),
                      speaker=self.store.speaker_ids[rows].astype(np.int64), num_samples=lengths.astype(np.int64),
                      start_frame=(begins // self.hop).astype(np.int64),
                      inside=predicted & (position < lengths[:, None]), weight=weight,
-                     total_weight=float(weight.sum()) if total_weight is None else total_weight)
+                     total_weight=float(weight.sum()) if total_weight is None else total_weight,
+                     features=None if features is None else features[0],
+                     num_frames=None if features is None else features[1], inputs=inputs, signal=signal)
 
     def _weight(self, windows: np.ndarray) -> float:
         return float((self.stops[windows] - self.starts[windows]).sum())

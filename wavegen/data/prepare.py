@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wavegen.audio import io, levels, mulaw
+from wavegen.audio import io, levels
 from wavegen.audio.atomic import replacing, sync_folder, write_error
-from wavegen.config import MelSpec, PrepareConfig, Recipe
+from wavegen.audio.signal import encode_waveform
+from wavegen.config import AudioConfig, PrepareConfig, Recipe
 from wavegen.data.plan import Item, Plan, build_plan, differences
 from wavegen.data.pool import Crash, run_ordered
 from wavegen.data.report import build_report
@@ -52,11 +53,9 @@ class Clip(NamedTuple):
 class Settings(NamedTuple):
     """All a worker needs to know."""
 
-    sample_rate: int
-    quantization_channels: int
+    audio: AudioConfig
     code_dtype: str
     config: PrepareConfig
-    mel: MelSpec | None
     basis: np.ndarray | None
 
 
@@ -170,8 +169,7 @@ def _clips(recipe: Recipe, data: Path, plan: Plan, start: int,
         from wavegen.audio.mel import mel_basis
 
         basis = mel_basis(audio.mel)
-    settings = Settings(audio.sample_rate, audio.quantization_channels, code_dtype(audio), recipe.prepare,
-                        audio.mel, basis)
+    settings = Settings(audio, code_dtype(audio), recipe.prepare, basis)
     function = functools.partial(read_clip, settings)
     jobs = ((str(data / item.source), item.reason) for item in plan.items(start))
     results = (function(job) for job in jobs)
@@ -205,25 +203,26 @@ def read_clip(settings: Settings, job: tuple[str, str | None]) -> Clip | str:
 def _read_clip(settings: Settings, path: str) -> Clip:
     waveform, rate = io.read(path)
     clipped = levels.count_clipped(waveform)
-    waveform = io.resample(waveform, rate, settings.sample_rate)
-    if len(waveform) * 1000 < settings.sample_rate:
-        raise AudioError(f"too short: {len(waveform)} samples at {settings.sample_rate} Hz, less than 1 ms")
-    waveform, gain, peak = levels.level(waveform, settings.sample_rate, settings.config)
-    seconds, shortest, longest = (len(waveform) / settings.sample_rate, settings.config.min_seconds,
+    waveform = io.resample(waveform, rate, settings.audio.sample_rate)
+    if len(waveform) * 1000 < settings.audio.sample_rate:
+        raise AudioError(f"too short: {len(waveform)} samples at {settings.audio.sample_rate} Hz, less than 1 ms")
+    waveform, gain, peak = levels.level(waveform, settings.audio.sample_rate, settings.config)
+    seconds, shortest, longest = (len(waveform) / settings.audio.sample_rate, settings.config.min_seconds,
                                   settings.config.max_seconds)
     if seconds < shortest:
         raise AudioError(f"too short: {seconds:.3g} s after trimming, min_seconds is {shortest:g}")
     if longest is not None and seconds > longest:
         raise AudioError(f"too long: {seconds:.3g} s after trimming, max_seconds is {longest:g}")
-    codes = mulaw.encode(waveform, settings.quantization_channels).astype(settings.code_dtype)
-    features = b""
-    if settings.mel is not None:
+    features = None
+    if settings.audio.mel is not None:
         from wavegen.audio.mel import log_mel
 
         _one_thread()
-        mel = log_mel(waveform, settings.mel, settings.basis)
-        features = np.ascontiguousarray(mel.T, dtype="<f2").tobytes()
-    return Clip(codes.tobytes(), features, gain, float(np.float32(peak)), clipped)
+        # Rounded first: the path lpc predicts from what the store holds.
+        features = log_mel(waveform, settings.audio.mel, settings.basis).astype("<f2")
+    codes = encode_waveform(waveform, settings.audio, features, settings.basis).astype(settings.code_dtype)
+    frames = b"" if features is None else np.ascontiguousarray(features.T).tobytes()
+    return Clip(codes.tobytes(), frames, gain, float(np.float32(peak)), clipped)
 
 
 @functools.cache

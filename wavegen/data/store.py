@@ -22,6 +22,7 @@ from pydantic import Field
 
 from wavegen.audio.atomic import replacing
 from wavegen.audio.mel import num_frames
+from wavegen.audio.signal import decode_codes
 from wavegen.config import AudioConfig, Config, MelSpec, PrepareConfig, parse
 from wavegen.errors import ConfigError, StoreError, did_you_mean
 
@@ -79,7 +80,9 @@ class StoreInfo(Config):
     @property
     def digest(self) -> str:
         """sha256 over everything that decides what a row is; equal stores have equal digests."""
-        parts = [self.audio.model_dump_json(), self.index.sha256]
+        # What the codes of older stores could not be otherwise does not change their digest.
+        later = {"signal_path", "lpc_order", "preemphasis"} if self.audio.is_plain else set()
+        parts = [self.audio.model_dump_json(exclude=later), self.index.sha256]
         parts += [record.sha256 for record in (*self.codes, *self.features)]
         return hashlib.sha256(json.dumps([parts, self.labels, self.speakers]).encode()).hexdigest()
 
@@ -161,6 +164,11 @@ class Store:
         start, length = int(column["frame_offset"]) * n_mels, int(column["num_frames"]) * n_mels
         values = self._map(self.info.features[int(column["shard"])], "<f2")
         return values[start : start + length].reshape(-1, n_mels)
+
+    def waveform(self, row: int) -> np.ndarray:
+        """What the codes of a row say: float32 (T,) in [-1, 1]."""
+        features = self.features(row) if self.audio.signal_path == "lpc" else None
+        return decode_codes(self.codes(row), self.audio, None if features is None else features.T)
 
     def entry(self, row: int) -> dict[str, Any]:
         """The index row as written: id, num_samples, split, label, speaker, text, source, gain and so on."""

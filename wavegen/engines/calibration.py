@@ -193,17 +193,18 @@ def _range(x: torch.Tensor) -> NDArray[np.float32]:
 
 def _some_inputs(model: Any) -> ConditioningInputs:
     """Conditions for `OWN_ROWS` rows of own speech: whatever the model can be told, in turns."""
-    tables, config = model.conditioning.tables, model.config
+    tables, told = model.conditioning.tables, model.config.conditioning
     rows = torch.arange(OWN_ROWS)
 
     def turns(kind: str) -> torch.Tensor | None:
         return rows % len(tables[kind]) if kind in tables else None
 
-    prediction = torch.zeros(1, 1, config.lpc_order) if config.signal_path == "lpc" else None
+    prediction = torch.zeros(1, 1, model.lpc_order) if model.lpc_order else None
     features = None
-    if config.conditioning.features:
+    if told.features:
         generator = torch.Generator().manual_seed(OWN_SEED)
         frames = -(-OWN_SAMPLES // model.hop_length)
-        features = torch.randn(OWN_ROWS, config.conditioning.features, frames, generator=generator)
+        features = torch.randn(OWN_ROWS, told.features, frames, generator=generator)
+        features = features * told.feature_scale + told.feature_mean
     return ConditioningInputs(label=turns("label"), speaker=turns("speaker"), features=features,
                               num_samples=torch.full((OWN_ROWS,), OWN_SAMPLES), prediction=prediction)

@@ -70,8 +70,8 @@ class Network:
         return np.asarray(decode_table(self.quantization_channels), np.float32)
 
 
-def make_network(parameters: Mapping[str, Any], config: WaveNetConfig) -> Network:
-    """Gather the arrays of a network, zeros for absent biases.
+def make_network(parameters: Mapping[str, Any], config: WaveNetConfig, lpc_order: int = 0) -> Network:
+    """Gather the arrays of a network, zeros for absent biases; `lpc_order` is 0 on the signal path direct.
 
     Raises:
         ModelFileError: a parameter is missing, has the wrong shape, or holds NaN or infinity.
@@ -80,7 +80,7 @@ def make_network(parameters: Mapping[str, Any], config: WaveNetConfig) -> Networ
     channels, skip, hidden = config.residual_channels, config.skip_channels, config.output_channels
     codes = np.shape(parameters["embedding"])[1] if "embedding" in parameters else 0
     shapes: dict[str, tuple[int, ...]] = {
-        "embedding": (3 if config.signal_path == "lpc" else config.input_kernel_size, codes, channels),
+        "embedding": (3 if lpc_order else config.input_kernel_size, codes, channels),
         "dilated_weight": (layers, kernel, channels, 2 * channels), "dilated_bias": (layers, 2 * channels),
         "residual_weight": (layers - 1, channels, channels), "residual_bias": (layers - 1, channels),
         "skip_weight": (layers * channels, skip), "skip_bias": (skip,),
@@ -103,13 +103,13 @@ def make_network(parameters: Mapping[str, Any], config: WaveNetConfig) -> Networ
                                  f'use an earlier checkpoint')
         arrays[name] = array
     return Network(arrays, config.dilations, config.residual_scale, config.skip_scale, config.input_tanh,
-                   config.lpc_order if config.signal_path == "lpc" else 0)
+                   lpc_order)
 
 
 def network_of(model: Any) -> Network:
     """The network of a `wavegen.models.WaveNet`."""
     values = {name: value.detach().to("cpu").float().numpy() for name, value in model.named_parameters()}
-    return make_network(values, model.config)
+    return make_network(values, model.config, model.lpc_order)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,14 +9,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from wavegen.audio import lpc, mulaw
 from wavegen.checkpoint import load_model, model_card, save_model
 from wavegen.checkpoint.folder import CARD
 from wavegen.config import Calibration, ModelFolder
@@ -102,9 +100,13 @@ def summary(spec: ModelFolder) -> str:
 def check_store(spec: ModelFolder, data: Store) -> None:
     """Raise StoreError unless store and model agree on the audio and on what its clips are called."""
     told = spec.model.conditioning
+    reads_mel = spec.is_vocoder or spec.audio.signal_path == "lpc"
     facts: tuple[tuple[str, Any, Any], ...] = (
         ("sample_rate", data.audio.sample_rate, spec.audio.sample_rate),
         ("quantization_channels", data.audio.quantization_channels, spec.audio.quantization_channels),
+        ("signal_path", data.audio.signal_path, spec.audio.signal_path),
+        ("preemphasis", data.audio.preemphasis, spec.audio.preemphasis),
+        ("mel", data.audio.mel, spec.audio.mel if reads_mel else data.audio.mel),
         ("labels", data.labels, spec.vocabulary.labels if told.label else data.labels),
         ("speakers", data.speakers, spec.vocabulary.speakers if told.speaker else data.speakers))
     for name, found, wanted in facts:
@@ -124,25 +126,7 @@ def excerpt(model: Any, data: Store, split: str, max_samples: int) -> list[Clip]
 
 
 def _clip(model: Any, data: Store, row: int) -> Clip:
-    inputs = conditioning_inputs(data, np.array([row]))
-    codes = data.codes(row).astype(np.int64)
-    config = model.config
-    if config.signal_path == "direct":
-        return codes, ModelConditioning(model, inputs)
-    features, mel = data.features(row), data.audio.mel
-    if features is None or mel is None:
-        raise StoreError(f"store {data.path} has no mel features (audio.mel), from which a model of the signal path "
-                         "lpc predicts; prepare it again with the model's recipe")
-    if mel.hop_length % model.hop_length:
-        raise StoreError(f"store {data.path} has a mel frame every {mel.hop_length} samples, which is no multiple of "
-                         f"the model's {model.hop_length}")
-    channels = data.audio.quantization_channels
-    coefficients = lpc.mel_to_lpc(features.T, mel, config.lpc_order, config.preemphasis)
-    coefficients = np.repeat(coefficients, mel.hop_length // model.hop_length, axis=0)[None]
-    signal = lpc.emphasize(mulaw.decode(codes, channels), config.preemphasis)[None]
-    analysis = lpc.analyze(signal, coefficients, model.hop_length, channels)
-    told = ModelConditioning(model, replace(inputs, prediction=torch.from_numpy(coefficients)))
-    return analysis.codes[0], told
+    return data.codes(row).astype(np.int64), ModelConditioning(model, conditioning_inputs(data, np.array([row])))
 
 
 def _text(value: object) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wavegen.audio import mulaw
 from wavegen.data.store import Store
 from wavegen.synth import Report, Request, Synthesizer
 from wavegen.synth.plan import plan_clip
@@ -103,7 +102,7 @@ def recordings(store: Store, rows: np.ndarray) -> Iterator[list[np.ndarray]]:
     """The waveforms of rows, a group at a time, so that a split of any size fits in memory."""
     for begin in range(0, len(rows), GROUP_CLIPS):
         yield [
-            mulaw.decode(store.codes(int(row)), store.audio.quantization_channels)
+            store.waveform(int(row))
             for row in rows[begin : begin + GROUP_CLIPS]
         ]
 

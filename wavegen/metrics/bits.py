@@ -11,6 +11,7 @@ from torch import nn
 
 from wavegen.audio import mulaw
 from wavegen.data.store import Store
+from wavegen.data.windows import Windows, features_of
 from wavegen.errors import ConfigError
 from wavegen.metrics.tally import BitsPerSample, tally
 from wavegen.models.conditioning import ConditioningInputs
@@ -79,9 +80,19 @@ def _batch_bits(model: nn.Module, store: Store, rows: np.ndarray) -> np.ndarray:
     for place, row in enumerate(rows):
         codes[place, 1 : lengths[place] + 1] = store.codes(row)
     everything = torch.from_numpy(codes).to(device)
-    previous, target = everything[:, :-1], everything[:, 1:]
+    previous, target = everything[:, :-1].contiguous(), everything[:, 1:]
+    signal = None
+    if store.audio.signal_path == "lpc":
+        told = np.full((*target.shape, 3), silence, np.int64)
+        coded = np.zeros(target.shape, np.float32)
+        reader = Windows(store)
+        for place, row in enumerate(rows):
+            window = reader.read(int(row), 0, int(lengths[place]))
+            told[place, : lengths[place]], coded[place, : lengths[place]] = window.inputs, window.signal
+        previous, signal = torch.from_numpy(told).to(device), torch.from_numpy(coded).to(device)
     with torch.inference_mode():
-        logits = model(previous.contiguous(), conditioning_inputs(store, rows).to(device))
+        inputs = conditioning_inputs(store, rows).to(device)
+        logits = model(previous, inputs) if signal is None else model(previous, inputs, signal)
         losses = nn.functional.cross_entropy(logits.float().transpose(1, 2), target, reduction="none")
         inside = torch.arange(target.shape[1], device=device) < torch.from_numpy(lengths).to(device)[:, None]
         bits = (losses.double() * inside).sum(1) / math.log(2)
@@ -91,7 +102,17 @@ def _batch_bits(model: nn.Module, store: Store, rows: np.ndarray) -> np.ndarray:
 
 def conditioning_inputs(store: Store, rows: np.ndarray) -> ConditioningInputs:
     """What a model may be told about rows of a store; None where the store has no such thing."""
+    features, prediction = features_of(store, rows), None
+    if store.audio.signal_path == "lpc":
+        assert features is not None
+        # Each row by itself: padding would reach into the last frame's coefficients.
+        reader, longest = Windows(store), features[0].shape[2]
+        clips = [reader.coefficients(int(row)) for row in rows]
+        prediction = torch.from_numpy(np.stack(
+            [np.concatenate([clip, clip[-1:].repeat(longest - len(clip), 0)]) for clip in clips]))
     return ConditioningInputs(
+        features=None if features is None else torch.from_numpy(features[0]),
+        num_frames=None if features is None else torch.from_numpy(features[1]), prediction=prediction,
         label=torch.from_numpy(store.label_ids[rows].astype(np.int64)) if store.labels else None,
         speaker=torch.from_numpy(store.speaker_ids[rows].astype(np.int64)) if store.speakers else None,
         num_samples=torch.from_numpy(store.lengths[rows].astype(np.int64)))

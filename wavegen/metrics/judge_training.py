@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from wavegen.audio import mulaw
 from wavegen.audio.mel import mel_basis
 from wavegen.data.store import Store
 from wavegen.errors import ConfigError
@@ -49,7 +48,7 @@ def train_judge(store: Store, augmented: bool, seed: int = 0, epochs: int = 16, 
     if not store.labels:
         raise ConfigError(f"store {store.path} has no labels: there is nothing for a judge to tell apart")
     rows = store.rows(split)
-    waveforms = [mulaw.decode(store.codes(int(row)), store.audio.quantization_channels) for row in rows]
+    waveforms = [store.waveform(int(row)) for row in rows]
     labels = torch.from_numpy(store.label_ids[rows].astype(np.int64))
     speakers = torch.from_numpy(store.speaker_ids[rows].astype(np.int64))
     config = JudgeConfig(labels=store.labels, speakers=store.speakers if with_speakers else (),
@@ -66,7 +65,7 @@ def train_judge(store: Store, augmented: bool, seed: int = 0, epochs: int = 16, 
 def examined(judge: Judge, store: Store, split: str = "test") -> Judge:
     """The same judge with its accuracy on the recordings of a split written into its configuration."""
     rows = store.rows(split)
-    verdict = judge([mulaw.decode(store.codes(int(row)), store.audio.quantization_channels) for row in rows])
+    verdict = judge([store.waveform(int(row)) for row in rows])
     found = {"test_label_accuracy": verdict.label_accuracy(store.label_ids[rows])}
     if judge.config.speakers:
         found["test_speaker_accuracy"] = verdict.speaker_accuracy(store.speaker_ids[rows])

@@ -170,7 +170,8 @@ class ConditioningNetwork(nn.Module):
         frame = torch.clamp(frame, min=0).minimum(torch.as_tensor(last, device=frame.device))
         frame = frame.expand(features.shape[0], -1)
         clip = torch.arange(features.shape[0], device=frame.device)[:, None]
-        seen = features.transpose(1, 2)[clip, frame].to(self.feature_weight.dtype)  # (B, num_frames + 2 context, C)
+        seen = features.transpose(1, 2)[clip, frame].to(self.feature_weight.dtype)
+        seen = (seen - self.config.feature_mean) / self.config.feature_scale  # (B, num_frames + 2 context, C)
         windows = torch.cat([seen[:, i : i + num_frames] for i in range(2 * context + 1)], dim=2)
         return windows @ self.feature_weight + self.feature_bias
 

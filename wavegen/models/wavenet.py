@@ -42,11 +42,12 @@ class WaveNet(nn.Module):
         super().__init__()
         self.config, self.quantization_channels = config, audio.quantization_channels
         self.silence = silence_code(audio.quantization_channels)
+        self.lpc_order = audio.lpc_order if audio.signal_path == "lpc" else 0  # 0 is the signal path direct
         self.compute_dtype = torch.float32  # the trainer sets bfloat16 where the recipe asks for it
         layers, kernel, channels = config.num_layers, config.kernel_size, config.residual_channels
         skip, hidden, codes = config.skip_channels, config.output_channels, audio.quantization_channels
 
-        rows = 3 if config.signal_path == "lpc" else config.input_kernel_size
+        rows = 3 if self.lpc_order else config.input_kernel_size
         self.embedding = nn.Parameter(_smooth_embedding(rows, codes, channels))
         if config.input_taps:
             # A decoded sample is small where a code is informative, hence the large start.
@@ -121,10 +122,10 @@ class WaveNet(nn.Module):
 
     def embed(self, previous_codes: Tensor, signal: Tensor | None = None) -> Tensor:
         """Input (T, B, R) of the first layer, time-major; arguments as of `forward`."""
-        axes = 3 if self.config.signal_path == "lpc" else 2
+        axes = 3 if self.lpc_order else 2
         if previous_codes.ndim != axes:
             wanted = "(B, T, 3): codes of s[t-1], p[t], e[t-1]" if axes == 3 else "(B, T)"
-            raise ConfigError(f"a model of the signal path {self.config.signal_path} takes codes {wanted}; "
+            raise ConfigError(f"a model of the signal path {'lpc' if axes == 3 else 'direct'} takes codes {wanted}; "
                               f"found {tuple(previous_codes.shape)}")
         h = self._embed_excitation(previous_codes, signal) if axes == 3 else self._embed_codes(previous_codes)
         return torch.tanh(h) if self.config.input_tanh else h
@@ -162,14 +163,14 @@ class WaveNet(nn.Module):
         Raises:
             ConfigError: the model needs coefficients and was given none, or of another order.
         """
-        config, given = self.config, inputs.prediction
-        if config.signal_path == "direct":
+        given = inputs.prediction
+        if not self.lpc_order:
             return None
         if given is None:
             raise ConfigError("this model speaks what a linear prediction leaves over and needs the coefficients "
                               "(prediction); wavegen.audio.lpc.mel_to_lpc computes them from a mel spectrogram")
-        if given.ndim != 3 or given.shape[2] != config.lpc_order or 0 in given.shape:
-            raise ConfigError(f"prediction coefficients must be (B, frames, {config.lpc_order}), "
+        if given.ndim != 3 or given.shape[2] != self.lpc_order or 0 in given.shape:
+            raise ConfigError(f"prediction coefficients must be (B, frames, {self.lpc_order}), "
                               f"found {tuple(given.shape)}")
         frames = torch.arange(start_frame, start_frame + num_frames, device=given.device)
         return given[:, frames.clamp(max=given.shape[1] - 1)]

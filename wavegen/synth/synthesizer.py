@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,8 @@ from typing import Any, overload
 import numpy as np
 import torch
 
-from wavegen.audio import io, levels, lpc, mulaw
+from wavegen.audio import io, levels, mulaw
+from wavegen.audio.signal import SignalDecoder
 from wavegen.checkpoint import LoadedModel, load_model
 from wavegen.config import ModelFolder
 from wavegen.engines import AbstractEngine, ModelConditioning, build_engine
@@ -402,11 +402,8 @@ class Synthesizer:
 
     def _decoder(self, batch_size: int, conditioning: ModelConditioning | None) -> Callable[[np.ndarray], np.ndarray]:
         """Codes (B, n) to waveforms (B, n), block after block."""
-        config, channels = self.spec.model, self.spec.audio.quantization_channels
-        if config.family != "wavenet" or config.signal_path == "direct":
-            return functools.partial(mulaw.decode, quantization_channels=channels)
-        told = conditioning or ModelConditioning(self.model)
-        return lpc.Decoder(batch_size, told.prediction, told.hop_length, config.preemphasis, channels).decode
+        told = conditioning or ModelConditioning(self._network)
+        return SignalDecoder(self.spec.audio, batch_size, told.prediction, told.hop_length).decode
 
     def _pause(self) -> np.ndarray:
         channels = self.spec.audio.quantization_channels

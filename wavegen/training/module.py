@@ -132,8 +132,9 @@ def to_inputs(batch: Batch, device: torch.device | str) -> tuple[Tensor, Conditi
     known = [column if (column >= 0).all() else None for column in (batch.label, batch.speaker)]
     label, speaker = [None if column is None else tensor(column) for column in known]
     start = tensor(batch.start_frame) if batch.start_frame.any() else None
+    features, num_frames = [None if column is None else tensor(column) for column in (batch.features, batch.num_frames)]
     return tensor(batch.codes), ConditioningInputs(label=label, speaker=speaker, num_samples=tensor(batch.num_samples),
-                                                   start_frame=start)
+                                                   start_frame=start, features=features, num_frames=num_frames)
 
 
 def companded(batch: Batch, quantization_channels: int, device: torch.device | str,

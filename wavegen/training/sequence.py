@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from wavegen.audio.mulaw import decode
+from wavegen.audio.signal import SignalDecoder
 from wavegen.data.batches import Batch
 from wavegen.engines import ModelConditioning, build_engine
 from wavegen.models import ConditioningInputs
@@ -20,8 +22,7 @@ class SequenceModule(TrainingModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.seed_step()
         codes, inputs = to_inputs(batch, self.device)
-        logits = self.model(shift(codes, self.model.silence), inputs)
-        loss = nats(logits, codes)
+        loss = nats(self._predict(self.model, batch, codes, inputs), codes)
         weight = torch.from_numpy(batch.weight).to(self.device)
         # Divided by the weight over all ranks: the mean of gradients over ranks, which DDP takes,
         # is then the gradient of one process with the whole batch.
@@ -32,12 +33,21 @@ class SequenceModule(TrainingModule):
         self.last_samples = batch.codes.size * world
         return total
 
+    def _predict(self, model: Any, batch: Batch, codes: Tensor, inputs: ConditioningInputs) -> Tensor:
+        """Logits (B, T, Q) of the codes of a batch, on either signal path."""
+        if batch.inputs is None or batch.signal is None:
+            logits: Tensor = model(shift(codes, self.model.silence), inputs)
+        else:
+            told, signal = (torch.from_numpy(array).to(self.device) for array in (batch.inputs, batch.signal))
+            logits = model(told, inputs, signal)
+        return logits
+
     def on_validation_start(self) -> None:
         self._sums = np.zeros(2)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         codes, inputs = to_inputs(batch, self.device)
-        loss = nats(self.ema.module(shift(codes, self.model.silence), inputs), codes)
+        loss = nats(self._predict(self.ema.module, batch, codes, inputs), codes)
         self._sums += [float(loss[torch.from_numpy(batch.inside).to(self.device)].double().sum()), batch.inside.sum()]
 
     def on_validation_epoch_end(self) -> None:
@@ -60,5 +70,7 @@ class SequenceModule(TrainingModule):
         model = self.ema.module
         engine = build_engine(model, "auto")
         assert inputs.num_samples is not None
-        state = engine.start(len(inputs.num_samples), ModelConditioning(model, inputs), seeds=0)  # type: ignore[arg-type]
-        return decode(engine.step(state, num_samples), self.recipe.audio.quantization_channels)
+        told = ModelConditioning(model, inputs)  # type: ignore[arg-type]
+        state = engine.start(len(inputs.num_samples), told, seeds=0)
+        decoder = SignalDecoder(self.recipe.audio, len(inputs.num_samples), told.prediction, told.hop_length)
+        return decoder.decode(engine.step(state, num_samples))

@@ -186,11 +186,17 @@ def _windows(recipe: Recipe, store: Store, split: str) -> WindowBatches:
                              random_start=training.window_start == "random" and split == "train")
     context = model.receptive_field if isinstance(model, WaveNetConfig) else 0
     return WindowBatches(store, split, training.samples_per_batch, training.tail_samples,
-                         model.conditioning.hop_length, training.chunk_samples, context, training.seed)
+                         model.conditioning.hop_length, training.chunk_samples, context, training.seed,
+                         code_noise=training.code_noise)
 
 
 def _check(recipe: Recipe, store: Store) -> None:
-    for name in ("sample_rate", "quantization_channels", "codec"):
+    names = ["sample_rate", "quantization_channels", "codec", "signal_path", "preemphasis"]
+    if isinstance(recipe.model, WaveNetConfig) and recipe.model.conditioning.features:
+        names.append("mel")
+    if recipe.audio.signal_path == "lpc":
+        names += ["lpc_order", "mel"]
+    for name in dict.fromkeys(names):
         wanted, found = getattr(recipe.audio, name), getattr(store.audio, name)
         if wanted != found:
             raise StoreError(f"store {store.path} has {name} {found} but recipe {recipe.name} wants {wanted}; "
