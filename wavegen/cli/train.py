@@ -42,7 +42,7 @@ def train(
     ] = None,
     init_from: Annotated[
         str | None,
-        typer.Option("--init-from", metavar="CKPT", help="Begin with the averaged weights of this checkpoint."),
+        typer.Option("--init-from", metavar="MODEL", help="Fine-tune this model: folder, bundled name, or a run."),
     ] = None,
     verbose: Verbose = False,
 ) -> None:

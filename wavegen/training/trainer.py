@@ -29,6 +29,7 @@ from wavegen.training.checkpoints import AtomicCheckpointIO, latest_checkpoint, 
 from wavegen.training.module import build_module
 from wavegen.training.progress import ProgressLine, ValidationMark
 from wavegen.training.sounds import SoundSamples
+from wavegen.training.start import initial_weights
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,8 @@ def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path |
         store: folder made by `wavegen prepare`.
         out: run folder; must be new unless the training is resumed.
         resume: "auto" continues the newest good checkpoint of `out` (or starts), a path that one.
-        init_from: training checkpoint whose averaged weights are the start, for fine-tuning.
+        init_from: model folder, bundled model, run or checkpoint whose averaged weights are the start, for
+            fine-tuning; sizes and audio must be the recipe's. A run that is resumed goes on from its own.
 
     Raises:
         ConfigError: recipe, store and run do not fit together.
@@ -114,8 +116,9 @@ def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path |
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
     module = build_module(recipe, vocabulary, data.digest)
-    if init_from is not None:
-        module.model.load_state_dict(read_checkpoint(Path(init_from))["wavegen"]["ema"])
+    if init_from is not None and checkpoint is None:
+        module.model.load_state_dict(initial_weights(init_from, recipe, vocabulary))
+        logger.info("beginning with the weights of %s", init_from)
         module.ema.module.load_state_dict(module.model.state_dict())
     if training.compile and torch.cuda.is_available():
         module.model.compile()
