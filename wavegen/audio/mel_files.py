@@ -12,7 +12,7 @@ import tokenize
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -244,7 +244,7 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         read = {b"\x01\x00": np.lib.format.read_array_header_1_0, b"\x02\x00": np.lib.format.read_array_header_2_0}
         if version not in read:
             raise ValueError(f"version {'.'.join(map(str, version))} of the format")
-        shape, fortran, number = read[version](exact)
+        shape, fortran, number = read[version](cast(Any, exact))
     except UNREADABLE as error:
         raise BadInputError(f"the input begins like an .npy file and is none: {_reason(error)}") from error
     return shape, fortran, number

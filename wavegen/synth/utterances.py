@@ -113,13 +113,15 @@ def from_files(paths: Sequence[Path], kind: str, endings: Sequence[str]) -> list
             raise BadInputError(f"{path} holds no file for --{kind}: none ends in {', '.join(endings)}")
         found += inside
     # A name that is no text in the file system's encoding is still a name here.
-    return unique(Utterance(os.fsencode(path.stem).decode(errors="replace"), **{kind: path}) for path in found)
+    names = [os.fsencode(path.stem).decode(errors="replace") for path in found]
+    return unique(Utterance(name, mel=path) if kind == "mel" else Utterance(name, like=path)
+                  for name, path in zip(names, found, strict=True))
 
 
 def unique(utterances: Iterable[Utterance]) -> list[Utterance]:
     """All of them; one whose file another has already taken gets an error."""
     taken: dict[str, str] = {}
-    result = []
+    result: list[Utterance] = []
     for utterance in utterances:
         name = utterance.file_name
         if utterance.error is None and name in taken:
@@ -236,8 +238,8 @@ def _utterance(line: bytes, number: int, folder: Path) -> Utterance:
         return _wrong(id, f'line {number} of the manifest has "{unknown[0]}"; {did_you_mean(unknown[0], KEYS)}')
     if ("mel" in row) == ("like" in row):
         return _wrong(id, f'line {number} of the manifest must name a file under "mel" or under "like", one of them')
-    wanted = {"mel": str, "like": str, "speaker": (str, int), "seed": int, "temperature": (int, float),
-              "min_p": (int, float), "text": str}
+    wanted: dict[str, tuple[type, ...]] = {"mel": (str,), "like": (str,), "speaker": (str, int), "seed": (int,),
+                                           "temperature": (int, float), "min_p": (int, float), "text": (str,)}
     for name, kinds in wanted.items():
         if name in row and (isinstance(row[name], bool) or not isinstance(row[name], kinds) or "\0" in str(row[name])):
             return _wrong(id, f'line {number} of the manifest has "{name}": {json.dumps(row[name])}, which is no '
