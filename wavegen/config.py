@@ -507,6 +507,11 @@ class ModelFolder(Config):
         mel = self.audio.mel
         return mel is not None and self.model.family == "wavenet" and self.model.conditioning.features == mel.n_mels
 
+    @property
+    def lookahead_frames(self) -> int:
+        """Frames of a vocoder's mel that must be known beyond the one that is spoken."""
+        return max(self.model.conditioning.context_frames, int(self.audio.signal_path == "lpc"))
+
 
 def _check_strides(channels: tuple[int, ...], strides: tuple[int, ...], num_samples: int) -> None:
     if len(channels) != len(strides):

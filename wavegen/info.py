@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wavegen import __version__
+from wavegen.audio.mel_formats import preset_of
 from wavegen.checkpoint import bundled_models, find_model, read_shapes, read_spec
 from wavegen.checkpoint.folder import WEIGHTS
 from wavegen.errors import MissingBackendError
@@ -88,6 +89,20 @@ def describe_model(name_or_path: str | Path) -> dict[str, Any]:
         "calibration": None if spec.calibration is None else spec.calibration.model_dump(mode="json"),
         "weights_sha256": spec.weights_sha256,
     }
+    if spec.is_vocoder:
+        assert spec.audio.mel is not None
+        frame = spec.audio.mel.hop_length / spec.audio.sample_rate
+        facts["vocoder"] = {
+            "mel": spec.audio.mel.model_dump(mode="json"),
+            "mel_preset": preset_of(spec.audio.mel),
+            "signal_path": spec.audio.signal_path,
+            "lpc_order": spec.audio.lpc_order if spec.audio.signal_path == "lpc" else None,
+            "preemphasis": spec.audio.preemphasis,
+            "frame_ms": round(1000 * frame, 3),
+            "lookahead_frames": spec.lookahead_frames,
+            "lookahead_ms": round(1000 * frame * spec.lookahead_frames, 3),
+            "sampling": spec.sampling.model_dump(mode="json"),
+        }
     if spec.model.family == "wavenet":
         facts["receptive_field"] = spec.model.receptive_field
     elif spec.model.family in ("wgan", "vae"):

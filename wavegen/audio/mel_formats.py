@@ -58,6 +58,13 @@ def mel_spec(spec: MelSpec | str) -> MelSpec:
     return PRESETS[spec]
 
 
+def preset_of(spec: MelSpec) -> str | None:
+    """The name of the preset that a spec is; None if it is none."""
+    same = (name for name, preset in PRESETS.items()
+            if all(_field(spec, field) == _field(preset, field) for field in MelSpec.model_fields))
+    return next(same, None)
+
+
 def convert_mel(mel: ArrayLike, source: MelSpec | str, target: MelSpec | str, layout: str = "BCT",
                 check: bool = True) -> NDArray[np.float32]:
     """Bring a log-mel spectrogram from one toolkit's convention to another's, where nothing is lost.

@@ -65,9 +65,30 @@ def _model(facts: dict[str, Any]) -> list[str]:
             f"receptive field: {facts['receptive_field']} samples, "
             f"{facts['receptive_field'] / facts['sample_rate']:.3f} s"
         )
+    if "vocoder" in facts:
+        lines += _vocoder(facts["vocoder"])
     lines += [f"training, {key}: {value}" for key, value in facts["training"].items()]
     measured = facts["calibration"]
     if measured is not None:
         costs = ", ".join(f"{name} {figures['kl']:.1e}" for name, figures in measured["precisions"].items())
         lines.append(f"KL from float64 per sample: {costs}; --precision auto takes up to {measured['limit']:g}")
     return lines
+
+
+def _vocoder(facts: dict[str, Any]) -> list[str]:
+    mel, preset = facts["mel"], facts["mel_preset"]
+    logarithm = "ln" if mel["log_base"] == "e" else "log10"
+    frames = "centred" if mel["center"] else f"{mel['edge_padding']} samples padded"
+    normalised = "" if (mel["mean"], mel["scale"]) == ([0.0], [1.0]) else ", normalised"
+    path = facts["signal_path"] + (f" of order {facts['lpc_order']}" if facts["lpc_order"] else "")
+    drawn = facts["sampling"]
+    return [
+        f"mel: {f'preset {preset}, ' if preset else 'no preset, '}{mel['n_mels']} bands of {mel['fmin']:g} to "
+        f"{mel['fmax'] or mel['sample_rate'] / 2:g} Hz at {mel['sample_rate']} Hz, n_fft {mel['n_fft']}, hop "
+        f"{mel['hop_length']}, window {mel['win_length']} ({mel['window']}), {frames}, {mel['pad_mode']}",
+        f"mel values: {logarithm} of magnitude^{mel['power']:g}, floor {mel['floor']:g}, {mel['mel_scale']} scale, "
+        f"norm {mel['norm']}{normalised}",
+        f"signal path: {path}, pre-emphasis {facts['preemphasis']:g}",
+        f"look-ahead: {facts['lookahead_frames']} frames of {facts['frame_ms']:g} ms, {facts['lookahead_ms']:g} ms",
+        f"sampling: temperature {drawn['temperature']:g}, min_p {drawn['min_p']:g}",
+    ]

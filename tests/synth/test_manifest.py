@@ -9,7 +9,7 @@ import pytest
 
 from wavegen.audio import io
 from wavegen.errors import BadInputError
-from wavegen.synth.utterances import Ledger, Utterance, file_digest, from_files, read_manifest
+from wavegen.synth.manifest import Ledger, Utterance, file_digest, from_files, read_manifest
 
 
 def manifest(folder, *lines):
