@@ -3,17 +3,19 @@
     python recipes/lecture/autoencoders.py --store stores/fsdd --judge recipes/fsdd/judges/augmented \\
         --runs runs/lecture --out recipes/lecture/results/autoencoders.json --plot autoencoders.png
 
-Four trainings of one network, seed 0:
+Five trainings of one network, seed 0:
 
 - `ae`: no noise on the latents, no KL (recipes/fsdd/ae.yaml);
-- `vae`: learned noise, held open by the KL to the prior (recipes/fsdd/vae.yaml), alike in everything else;
+- `vae`: learned noise, held open by the KL to the prior N(0, 1), alike in everything else;
+- `conditional`: `vae` with a learned prior of each digit and speaker (recipes/fsdd/vae.yaml as it is);
 - `wide`: `vae` trained on with three times the KL weight;
 - `free`: `vae` trained on without the KL, so that the noise it learned is left free to shrink.
 
 Each decodes the latents of the test clips (reconstructions), the points halfway between two training clips of one
-digit and speaker (midpoints), samples of the prior N(0, 1), and of a diagonal Gaussian fitted to the training latents
-afterwards (fitted). A judge that never heard generated audio says what it hears and how sure it is. Cost: about 20 min
-of one core; a training that is in --runs already is not repeated, one that was interrupted continues.
+digit and speaker (midpoints), samples of the prior (N(0, 1) but for `conditional`), and of diagonal Gaussians fitted to
+the training latents afterwards: one for all (fitted), or one for each digit and speaker with a mean of its own and the
+spread in common (fitted_kinds). A judge that never heard generated audio says what it hears and how sure it is. Cost:
+about 1 h of one core; a training that is in --runs already is not repeated, one that was interrupted continues.
 """
 
 from __future__ import annotations
@@ -41,13 +43,15 @@ from wavegen.models import VAE, ConditioningInputs
 FSDD = Path(__file__).resolve().parents[1] / "fsdd"
 KINDS: dict[str, tuple[str, list[str], str | None]] = {  # recipe, overrides, what it begins with
     "ae": ("ae.yaml", [], None),
-    "vae": ("vae.yaml", [], None),
-    "wide": ("vae.yaml", ["training.variational.kl_weight=12", "training.variational.kl_warmup_steps=0",
-                          "training.optimizer.adamw_lr=0.0015", "training.max_steps=350"], "vae"),
-    "free": ("vae.yaml", ["training.variational.kl_weight=0", "training.max_steps=250"], "vae"),
+    "vae": ("vae.yaml", ["model.prior=standard"], None),
+    "conditional": ("vae.yaml", [], None),
+    "wide": ("vae.yaml", ["model.prior=standard", "training.variational.kl_weight=12",
+                          "training.variational.kl_warmup_steps=0", "training.optimizer.adamw_lr=0.0015",
+                          "training.max_steps=350"], "vae"),
+    "free": ("vae.yaml", ["model.prior=standard", "training.variational.kl_weight=0", "training.max_steps=250"], "vae"),
 }
-SETS = ("reconstructions", "midpoints", "prior", "fitted")
-COLOURS = {"ae": "tab:orange", "vae": "tab:blue", "wide": "navy", "free": "tab:green"}
+SETS = ("reconstructions", "midpoints", "prior", "fitted", "fitted_kinds")
+COLOURS = {"ae": "tab:orange", "vae": "tab:blue", "conditional": "tab:purple", "wide": "navy", "free": "tab:green"}
 BATCH = 50
 
 
@@ -55,7 +59,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare auto-encoders where nothing was encoded.")
     parser.add_argument("--store", type=Path, required=True, help="spoken digits, made by `wavegen prepare`")
     parser.add_argument("--judge", type=Path, required=True, help="such as recipes/fsdd/judges/augmented")
-    parser.add_argument("--runs", type=Path, required=True, help="folder of the three trainings")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the trainings")
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     parser.add_argument("--plot", type=Path, help="picture to draw")
     parser.add_argument("--steps", type=int, help="of each training; the recipe's if left out")
@@ -115,6 +119,8 @@ def measure(folder: Path, store: Store, judge: Judge, clips: int, seed: int) -> 
     told = grid % len(store.labels), grid // len(store.labels) % len(store.speakers)
     sounds["prior"], ids["prior"] = speak(model, drawn, *told), told
     sounds["fitted"], ids["fitted"] = speak(model, means.mean(0) + means.std(0) * drawn, *told), told
+    centres, inside = of_kinds(means, *names(store, train), len(store.labels), len(store.speakers))
+    sounds["fitted_kinds"], ids["fitted_kinds"] = speak(model, centres[told] + inside * drawn, *told), told
 
     reference = judge(list(recorded)).features
     rate = store.audio.sample_rate
@@ -134,6 +140,16 @@ def measure(folder: Path, store: Store, judge: Judge, clips: int, seed: int) -> 
     return report
 
 
+def of_kinds(means: np.ndarray, label_ids: np.ndarray, speaker_ids: np.ndarray, labels: int,
+             speakers: int) -> tuple[np.ndarray, np.ndarray]:
+    """The mean (labels, speakers, C, F) of the latents (N, C, F) of each kind, and their spread (C, F) around it."""
+    centres = np.zeros((labels, speakers, *means.shape[1:]), np.float32)
+    for label, speaker in np.ndindex(labels, speakers):
+        of_it = (label_ids == label) & (speaker_ids == speaker)
+        centres[label, speaker] = means[of_it].mean(0) if of_it.any() else means.mean(0)
+    return centres, (means - centres[label_ids, speaker_ids]).std(0)
+
+
 def windows(model: VAE, store: Store, rows: np.ndarray) -> np.ndarray:
     """The waveforms of rows as the model hears them: float32 (N, T), cut or followed by silence."""
     return decode(_codes(model, store, rows), store.audio.quantization_channels)
@@ -145,7 +161,9 @@ def encode(model: VAE, store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.n
     for begin in range(0, len(rows), BATCH):
         codes = _codes(model, store, rows[begin : begin + BATCH])
         with torch.inference_mode():
-            posterior = model.encode(torch.from_numpy(to_companded(codes, store.audio.quantization_channels)))
+            label_ids, speaker_ids = names(store, rows[begin : begin + BATCH])
+            told = ConditioningInputs(torch.from_numpy(label_ids), torch.from_numpy(speaker_ids))
+            posterior = model.encode(torch.from_numpy(to_companded(codes, store.audio.quantization_channels)), told)
         means.append(posterior.mean.numpy())
         if posterior.log_std is not None:
             stds.append(posterior.log_std.exp().numpy())
@@ -191,8 +209,8 @@ def draw(report: dict[str, Any], path: Path) -> None:
     for axis, (figure_of, title) in zip(axes, views, strict=True):
         for place, (kind, found) in enumerate(report["models"].items()):
             values = [found[one][figure_of] for one in SETS]
-            axis.bar(np.arange(len(SETS)) + 0.2 * (place - 1.5), values, 0.19, label=kind, color=COLOURS[kind])
-        axis.set_xticks(range(len(SETS)), SETS, fontsize=8)
+            axis.bar(np.arange(len(SETS)) + 0.17 * (place - 2), values, 0.16, label=kind, color=COLOURS[kind])
+        axis.set_xticks(range(len(SETS)), [name.replace("_", "\n") for name in SETS], fontsize=7)
         axis.set_title(title, fontsize=10)
     axes[0].legend()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -201,11 +219,11 @@ def draw(report: dict[str, Any], path: Path) -> None:
 
 
 def table(report: dict[str, Any]) -> str:
-    lines = [f"{'':6} {'log-mel':>8} {'noise':>8} " + " ".join(f"{kind:>24}" for kind in SETS)]
+    lines = [f"{'':11} {'log-mel':>8} {'noise':>8} " + " ".join(f"{kind:>24}" for kind in SETS)]
     for kind, found in report["models"].items():
         cells = [f"FID {one['frechet_distance']:7.1f}, heard {one['accuracy']:5.1%}"
                  for one in (found[name] for name in SETS)]
-        lines.append(f"{kind:6} {found['log_mel_distance']:8.3f} {found['latents']['noise']:8.4f} "
+        lines.append(f"{kind:11} {found['log_mel_distance']:8.3f} {found['latents']['noise']:8.4f} "
                      + " ".join(f"{cell:>24}" for cell in cells))
     return "\n".join(lines)
 

@@ -30,7 +30,7 @@ def test_every_kind_is_trained_measured_and_drawn(tmp_path, monkeypatch, capsys)
     assert script.main() == 0, capsys.readouterr().err
     first = (tmp_path / "out.json").read_bytes()
     models = json.loads(first)["models"]
-    assert list(models) == ["ae", "vae", "wide", "free"]
+    assert list(models) == ["ae", "vae", "conditional", "wide", "free"]
     assert models["ae"]["latents"]["noise"] == 0 and models["free"]["latents"]["noise"] > 0
     for found in models.values():
         for name in script.SETS:
@@ -38,6 +38,17 @@ def test_every_kind_is_trained_measured_and_drawn(tmp_path, monkeypatch, capsys)
     assert (tmp_path / "plot.png").stat().st_size > 1000
     assert script.main() == 0  # nothing is trained again
     assert (tmp_path / "out.json").read_bytes() == first
+
+
+def test_gaussians_of_kinds_have_a_mean_each_and_one_spread():
+    script = load_script("recipes/lecture/autoencoders.py")
+    rng = np.random.default_rng(0)
+    label_ids, speaker_ids = np.repeat([0, 0, 1, 1], 500), np.repeat([0, 1, 0, 0], 500)
+    means = rng.normal(0, 0.5, (2000, 3, 1)) + (label_ids * 4.0 - speaker_ids)[:, None, None]
+    centres, spread = script.of_kinds(means, label_ids, speaker_ids, 2, 2)
+    assert np.allclose(centres[0, 0], 0, atol=0.1) and np.allclose(centres[0, 1], -1, atol=0.1)
+    assert np.allclose(centres[1, 0], 4, atol=0.1) and np.allclose(centres[1, 1], means.mean(0))
+    assert np.allclose(spread, 0.5, atol=0.05)
 
 
 def test_midpoints_are_between_clips_of_one_kind(tmp_path):
