@@ -1,6 +1,7 @@
 """Data sets that are downloaded: fetched, checked, unpacked beside their place and renamed into it.
 
-A download that is interrupted, damaged or something else leaves nothing behind; one that is there is used again.
+A download that is interrupted, damaged or something else leaves nothing behind; one that is there is used again. A data
+set of single files (`fetch_files`) keeps the files that came whole, and continues with the others.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import tempfile
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -80,8 +81,53 @@ def fetch_checked(url: str, digest: str, cache: Path, max_bytes: int, place: Pla
     return fetch(url, cache, max_bytes, unpack_all, is_complete)
 
 
-def download(url: str, path: Path, max_bytes: int) -> str:
-    """Fetch a file; shows how far it is on a terminal.
+def fetch_files(files: Mapping[str, str], url_of: Callable[[str], str], cache: Path,
+                max_bytes: int = 100_000_000) -> Path:
+    """A data set of single files in `cache`; those that are there already are checked and not downloaded again.
+
+    Args:
+        files: the sha256 of each path below `cache`, as `read_digests` reads them.
+        url_of: where the file of a path is.
+        max_bytes: a larger file is something else.
+
+    Raises:
+        BadInputError: no network, a file that is not the one expected, or `cache` holds another one of its name, which
+            is left alone. Files that came whole stay, and are not downloaded again.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    missing = []
+    for path, digest in files.items():
+        if not (cache / path).is_file():
+            missing.append(path)
+        elif hashlib.sha256((cache / path).read_bytes()).hexdigest() != digest:
+            raise BadInputError(f"{cache / path} exists and is not the file of the data set; pass --data {cache} to "
+                                "use it as it is, or --cache DIR to download elsewhere")
+    shown = track(missing, "downloading", console=Console(stderr=True), transient=True,
+                  disable=not sys.stderr.isatty())
+    for path in shown:
+        target = cache / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.part")
+        try:
+            found = download(url_of(path), part, max_bytes, quiet=True)
+            if found != files[path]:
+                raise BadInputError(f"{url_of(path)} is not the file expected (sha256 {found[:12]}, wanted "
+                                    f"{files[path][:12]}); try again, or fetch the files yourself and pass --data DIR")
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+    return cache
+
+
+def read_digests(path: Path) -> dict[str, str]:
+    """The sha256 of each path in a file that `sha256sum` wrote."""
+    return {name: digest for digest, name in (line.split("  ", 1) for line in path.read_text().splitlines())}
+
+
+def download(url: str, path: Path, max_bytes: int, quiet: bool = False) -> str:
+    """Fetch a file; shows how far it is on a terminal, unless `quiet`.
 
     Returns:
         Its sha256, in hexadecimal.
@@ -93,7 +139,8 @@ def download(url: str, path: Path, max_bytes: int) -> str:
     from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     seen, columns = hashlib.sha256(), (TextColumn("downloading"), DownloadColumn(), TransferSpeedColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True,
+                   disable=quiet or not sys.stderr.isatty())
     try:
         with bar, urllib.request.urlopen(url, timeout=TIMEOUT) as response, path.open("wb") as file:
             task, total = bar.add_task("downloading", total=_length(response)), 0
@@ -107,7 +154,7 @@ def download(url: str, path: Path, max_bytes: int) -> str:
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise BadInputError(f"{url} cannot be downloaded ({reason}); on a machine without a network pass "
-                            "--data DIR with the unpacked wavs") from error
+                            "--data DIR with the recordings") from error
     return seen.hexdigest()
 
 

@@ -1,0 +1,63 @@
+"""Fetches the single notes, checks them and prepares the store.
+
+    python recipes/notes/prepare.py --out stores/notes                  # downloads 124 files, 22 MB
+    python recipes/notes/prepare.py --data DIR --out stores/notes       # offline; DIR holds the four folders
+
+The files are fetched one by one from two repositories at fixed commits, which hold far more than these, and checked by
+`SHA256SUMS` in this folder. Licences are in the README. Interrupted, it continues with the files that are missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from urllib.parse import quote
+
+from wavegen.config import load_recipe
+from wavegen.data.fetch import fetch_files, read_digests
+from wavegen.data.prepare import prepare
+from wavegen.errors import WavegenError
+
+HERE = Path(__file__).resolve().parent
+HOST = "https://raw.githubusercontent.com"
+GM = "sfzinstruments/Discord-SFZ-GM-Bank/7a9c478fe331f94f246d33332f0adedb25bbbe27/Discord GM/Melodic"
+SINGER = "vocobox/human-voice-dataset/77248fc69fd93c40a69d49c0cade4144c5d7a9f4"
+SOURCES = {  # folder of the data set: repository, commit, folder there
+    "electric_grand_piano": f"{GM}/003-Electric Grand Piano",
+    "acoustic_guitar": f"{GM}/026-Acoustic Guitar (steel)",
+    "pizzicato_strings": f"{GM}/046-Pizzicato Strings",
+    "sung_martin": f"{SINGER}/data/voices/martin/notes/exports/mono",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Fetch, check and prepare the single notes.")
+    parser.add_argument("--data", type=Path, help="folder of the recordings; they are downloaded if left out")
+    parser.add_argument("--out", type=Path, required=True, help="store to write, or to continue")
+    parser.add_argument("--recipe", type=Path, default=HERE / "vae.yaml", help="any of this folder's YAMLs")
+    parser.add_argument("--cache", type=Path, default=Path("data/notes"), help="where the download is kept")
+    parser.add_argument("--host", default=HOST, help="a mirror: repositories, commits and files in folders below it")
+    parser.add_argument("--workers", type=int)
+    options = parser.parse_args()
+    try:
+        recipe = load_recipe(options.recipe)
+        data = options.data
+        if data is None:
+            files = read_digests(HERE / "SHA256SUMS")
+            data = fetch_files(files, lambda path: url_of(path, options.host), options.cache)
+        prepare(recipe, data, options.out, workers=options.workers)
+    except WavegenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def url_of(path: str, host: str = HOST) -> str:
+    """Where the file of a path of this data set is."""
+    folder, name = path.split("/", 1)
+    return f"{host}/{quote(f'{SOURCES[folder]}/{name}')}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
