@@ -61,11 +61,15 @@ def log_mel_distance(estimate: Tensor, target: Tensor, sample_rate: int) -> Tens
         float (B,): 0 for equal clips; differentiable in `estimate`.
     """
     _check(estimate, target)
+    found, wanted = log_mel(estimate, sample_rate), log_mel(target, sample_rate)
+    return (wanted - found).abs().mean(dim=(1, 2))
+
+
+def log_mel(waveform: Tensor, sample_rate: int) -> Tensor:
+    """Natural logarithms of the magnitudes of `distance_mel` (B, 80, F) of waveforms float (B, T)."""
     spec = distance_mel(sample_rate)
-    basis = _basis(spec).to(estimate)
-    found, wanted = ((basis @ _magnitude(waveform, spec.n_fft, spec.hop_length, spec.win_length)).clamp(min=spec.floor)
-                     for waveform in (estimate, target))
-    return (wanted.log() - found.log()).abs().mean(dim=(1, 2))
+    magnitude = _magnitude(waveform, spec.n_fft, spec.hop_length, spec.win_length)
+    return (_basis(spec).to(waveform) @ magnitude).clamp(min=spec.floor).log()
 
 
 @lru_cache
