@@ -6,7 +6,8 @@ import torch
 
 from networks import make_wavenet
 from wavegen.engines import Conditioning, ModelConditioning, TableConditioning, build_engine
-from wavegen.engines.conditioning import MAX_BLOCK_FRAMES, FrameBlocks
+from wavegen.engines.base import MAX_BLOCK_FRAMES
+from wavegen.engines.conditioning import FrameBlocks
 from wavegen.errors import BadInputError, ConfigError
 from wavegen.models import ConditioningInputs
 
@@ -50,13 +51,14 @@ def test_the_last_frame_of_a_table_holds_on():
 def test_blocks_begin_at_multiples_and_are_fetched_once(hop_length):
     conditioning = Counting(hop_length)
     blocks = FrameBlocks(conditioning, (4, 16))
-    assert 1 <= blocks.block_frames <= MAX_BLOCK_FRAMES
-    span = blocks.block_frames * hop_length
+    start, count = conditioning.block(0)
+    assert start == 0 and 1 <= count <= MAX_BLOCK_FRAMES
+    span = count * hop_length
     for position in (0, 1, span - 1, span, 2 * span - 1):
         block, first, end = blocks.at(position)
-        assert first % blocks.block_frames == 0 and first * hop_length <= position < end
-        assert block.shape == (1, blocks.block_frames, 4, 16)
-    assert conditioning.asked == [(0, blocks.block_frames), (blocks.block_frames, 2 * blocks.block_frames)]
+        assert first % count == 0 and first * hop_length <= position < end
+        assert block.shape == (1, count, 4, 16)
+    assert conditioning.asked == [(0, count), (count, 2 * count)]
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -21,6 +21,8 @@ from wavegen.engines.sampling import uniform
 from wavegen.errors import ConfigError
 
 WORD = 2**64  # seeds and streams are below this
+BLOCK_SAMPLES = 8192  # samples a block of frames is fetched for
+MAX_BLOCK_FRAMES = 256
 
 
 class Conditioning(ABC):
@@ -34,6 +36,15 @@ class Conditioning(ABC):
     hop_length: int
     batch_size: int
 
+    def block(self, frame: int) -> tuple[int, int]:
+        """Which frames are fetched together with a frame: [start, stop), with start <= frame < stop.
+
+        A conditioning that cannot give frames ahead of time says here how far it reaches.
+        """
+        count = max(1, min(MAX_BLOCK_FRAMES, BLOCK_SAMPLES // self.hop_length))
+        start = frame // count * count
+        return start, start + count
+
     @abstractmethod
     def frames(self, start: int, stop: int) -> NDArray[np.float32]:
         """Frames [start, stop) as float32 (batch_size, stop - start, L, columns), C-contiguous."""
@@ -45,7 +56,6 @@ class Conditioning(ABC):
         model speaks the signal itself.
         """
         return None
-
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +81,12 @@ class State(ABC):
     rows: Rows
 
     @abstractmethod
-    def copy(self) -> State:
-        """An independent state with the same future."""
+    def copy(self, conditioning: Conditioning | None = None) -> State:
+        """An independent state with the same future.
+
+        Args:
+            conditioning: what the copy asks for its frames from the next block on; None shares.
+        """
 
     def redraw(self, streams: Sequence[int] | None = None, temperature: float | Sequence[float] | None = None) -> None:
         """Give the rows another future: from the next sample on they draw like this.

@@ -14,9 +14,6 @@ from wavegen.engines.base import Conditioning
 from wavegen.errors import BadInputError, ConfigError
 from wavegen.models import ConditioningInputs
 
-BLOCK_SAMPLES = 8192  # samples a block of frames is fetched for
-MAX_BLOCK_FRAMES = 256
-
 Frames = NDArray[np.float32]
 
 
@@ -72,7 +69,7 @@ class TableConditioning(Conditioning):
 
 
 class FrameBlocks:
-    """Fetches a conditioning in blocks that begin at multiples of the block length.
+    """Fetches a conditioning in the blocks it asks for, by default at multiples of a fixed length.
 
     So memory does not grow with the length of the audio, and which frames are computed together
     does not depend on the chunking. The latest block is kept; a copy shares it, as it is never
@@ -88,14 +85,14 @@ class FrameBlocks:
     def __init__(self, conditioning: Conditioning, columns: tuple[int, int],
                  convert: Callable[[Frames], Frames] = lambda frames: frames, order: int = 0) -> None:
         self.conditioning, self.columns, self.convert, self.order = conditioning, columns, convert, order
-        wanted = BLOCK_SAMPLES // conditioning.hop_length
-        self.block_frames = max(1, min(MAX_BLOCK_FRAMES, wanted))
-        self._index, self._block = -1, np.zeros((0, 0, 0, 0), np.float32)
-        self.prediction: Frames = np.zeros((1, self.block_frames, 0), np.float32)
+        self._first, self._block = 0, np.zeros((0, 0, 0, 0), np.float32)
+        self.prediction: Frames = np.zeros((1, 0, 0), np.float32)
 
-    def copy(self) -> FrameBlocks:
+    def copy(self, conditioning: Conditioning | None = None) -> FrameBlocks:
+        """The same blocks; those after the latest from another conditioning, if one is given."""
         other = object.__new__(FrameBlocks)
         other.__dict__.update(self.__dict__)
+        other.conditioning = conditioning or self.conditioning
         return other
 
     def at(self, position: int) -> tuple[Frames, int, int]:
@@ -107,18 +104,19 @@ class FrameBlocks:
             ConfigError: frames of another shape than the model's layers.
             BadInputError: NaN or infinity.
         """
-        hop, count = self.conditioning.hop_length, self.block_frames
-        index = position // (hop * count)
-        first = index * count
-        if index != self._index:
-            block = self.convert(self._checked(self.conditioning.frames(first, first + count), first))
+        hop = self.conditioning.hop_length
+        frame = position // hop
+        if not self._first <= frame < self._first + self._block.shape[1]:
+            first, stop = self.conditioning.block(frame)
+            block = self.convert(self._checked(self.conditioning.frames(first, stop), first, stop - first))
+            prediction = np.zeros((1, stop - first, 0), np.float32)
             if self.order:
-                self.prediction = self._checked_prediction(self.conditioning.prediction(first, first + count), first)
-            self._index, self._block = index, block
-        return self._block, first, (first + count) * hop
+                prediction = self._checked_prediction(self.conditioning.prediction(first, stop), first, stop - first)
+            self._first, self._block, self.prediction = first, block, prediction
+        return self._block, self._first, (self._first + self._block.shape[1]) * hop
 
-    def _checked(self, frames: Frames, first: int) -> Frames:
-        wanted = (self.conditioning.batch_size, self.block_frames, *self.columns)
+    def _checked(self, frames: Frames, first: int, count: int) -> Frames:
+        wanted = (self.conditioning.batch_size, count, *self.columns)
         if frames.shape != wanted:
             raise ConfigError(f"the conditioning gives frames {frames.shape}, the model needs {wanted}")
         if not np.isfinite(frames).all():
@@ -127,11 +125,11 @@ class FrameBlocks:
                                 f"layer {layer}; nothing was generated from it")
         return frames
 
-    def _checked_prediction(self, coefficients: Frames | None, first: int) -> Frames:
+    def _checked_prediction(self, coefficients: Frames | None, first: int, count: int) -> Frames:
         if coefficients is None:
             raise ConfigError("this model speaks what a linear prediction leaves over; the conditioning gives no "
                               "coefficients (Conditioning.prediction)")
-        rows, wanted = self.conditioning.batch_size, (self.block_frames, self.order)
+        rows, wanted = self.conditioning.batch_size, (count, self.order)
         if coefficients.ndim != 3 or coefficients.shape[0] not in (1, rows) or coefficients.shape[1:] != wanted:
             raise ConfigError(f"the conditioning gives prediction coefficients {coefficients.shape}, the model needs "
                               f"{(rows, *wanted)}")

@@ -83,7 +83,7 @@ class NumbaState(State):
         super().redraw(streams, temperature)
         self.inverse_temperature = inverse_temperature(self.rows)
 
-    def copy(self) -> NumbaState:
+    def copy(self, conditioning: Conditioning | None = None) -> NumbaState:
         other = object.__new__(NumbaState)
         other.__dict__.update(self.__dict__)
         other.rings = host.buffer(*self.rings.shape)
@@ -92,7 +92,7 @@ class NumbaState(State):
         other.link = Link(self.packed.shape) if self.link else None
         for name in ("history", "previous"):
             setattr(other, name, getattr(self, name).copy())
-        other.blocks = self.blocks.copy()
+        other.blocks = self.blocks.copy(conditioning)
         return other
 
 

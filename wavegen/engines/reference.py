@@ -191,10 +191,10 @@ class ReferenceState(State):
         self.previous = np.full(self.batch_size, stepper.silence, np.int64)
         self.memories = [stepper.start() for _ in range(blocks_of_rows)]
 
-    def copy(self) -> ReferenceState:
+    def copy(self, conditioning: Conditioning | None = None) -> ReferenceState:
         other = object.__new__(ReferenceState)
         other.__dict__.update(self.__dict__)
-        other.blocks, other.previous = self.blocks.copy(), self.previous.copy()
+        other.blocks, other.previous = self.blocks.copy(conditioning), self.previous.copy()
         other.memories = copy.deepcopy(self.memories)
         return other
 

@@ -75,8 +75,8 @@ class Source:
         kept = ~np.isin(self.rows, rows)
         return replace(self, rows=self.rows[kept], picks=self.picks[kept])
 
-    def copy(self) -> Source:
-        return replace(self, blocks=self.blocks.copy())
+    def copy(self, conditioning: Conditioning | None) -> Source:
+        return replace(self, blocks=self.blocks.copy(conditioning))
 
 
 class TritonState(State):
@@ -96,11 +96,11 @@ class TritonState(State):
         self.table_end = 0  # the tick up to which the table holds
         self.lost = False  # after a generation that was broken off
 
-    def copy(self) -> TritonState:
+    def copy(self, conditioning: Conditioning | None = None) -> TritonState:
         other = object.__new__(TritonState)
         other.__dict__.update(self.__dict__)
         other.memory = self.memory.copy()
-        other.sources = [source.copy() for source in self.sources]
+        other.sources = [source.copy(conditioning) for source in self.sources]
         return other  # a table is never written, so both may read it
 
     def redraw(self, streams: Sequence[int] | None = None, temperature: float | Sequence[float] | None = None) -> None:
