@@ -15,6 +15,7 @@ Reference: LPCNet, section 2 (arXiv:1810.11846).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -107,28 +108,75 @@ def mel_to_lpc(features: np.ndarray, spec: MelSpec, order: int = 16, preemphasis
     Raises:
         ValueError: another number of bands than the spec's, no frames, or numbers that are not finite.
     """
-    logarithm = np.asarray(features, np.float64)
-    if logarithm.ndim < 2 or logarithm.shape[-2] != spec.n_mels or logarithm.shape[-1] == 0:
-        raise ValueError(f"features must be (..., {spec.n_mels}, frames), found {logarithm.shape}")
-    logarithm = logarithm * np.array(spec.scale)[:, None] + np.array(spec.mean)[:, None]
-    if spec.log_base == "10":
-        logarithm *= np.log(10.0)
-    if not np.abs(logarithm).max() < 200:
-        raise ValueError("features to predict from are not finite, or no logarithms")
-    weights = mel_basis(spec) if basis is None else np.asarray(basis)
-    inverse, cosines = _inverse(weights.astype(np.float32).tobytes(), spec.n_mels, preemphasis, order)
-    # The least that a bin can hold when its bands are at the floor.
-    least = spec.floor / float(weights.sum(1).mean())
-    lags = np.arange(order + 1)
-    window = np.exp(-0.5 * (2 * np.pi * LAG_WINDOW_HZ / spec.sample_rate * lags) ** 2)
-    window[0] += WHITE_NOISE
-    edge = spec.n_fft // 2 if spec.center else spec.edge_padding
-    shift = (spec.hop_length - spec.n_fft) / 2 + edge  # from the centre of frame f to the middle of stretch f
-    frames = np.ascontiguousarray(np.moveaxis(logarithm, -1, -2)).reshape(-1, logarithm.shape[-1], spec.n_mels)
-    out = np.zeros((*frames.shape[:2], order), np.float32)
-    _mel_to_lpc(frames, inverse, cosines, 2.0 / spec.power, least ** (2.0 / spec.power), window,
-                shift / spec.hop_length, out)
-    return out.reshape(*logarithm.shape[:-2], logarithm.shape[-1], order)
+    given = np.asarray(features)
+    if given.ndim < 2 or given.shape[-2] != spec.n_mels or given.shape[-1] == 0:
+        raise ValueError(f"features must be (..., {spec.n_mels}, frames), found {given.shape}")
+    predictor, count = MelPredictor(spec, order, preemphasis, basis), given.shape[-1]
+    out = np.zeros((int(np.prod(given.shape[:-2])), count, order), np.float32)
+    for row, frames in enumerate(given.reshape(-1, *given.shape[-2:])):
+        out[row] = predictor.coefficients(predictor.autocorrelation(frames), 0, count, 0, count)
+    return out.reshape(*given.shape[:-2], count, order)
+
+
+class MelPredictor:
+    """`mel_to_lpc` in two steps, for frames that arrive in pieces: what each frame says, and the rows between them.
+
+    Attributes:
+        lookahead: frames after its own that a row depends on.
+        lookback: frames before its own.
+
+    Args:
+        spec, order, preemphasis, basis: as of `mel_to_lpc`.
+    """
+
+    def __init__(self, spec: MelSpec, order: int = 16, preemphasis: float = 0.85,
+                 basis: np.ndarray | None = None) -> None:
+        self.spec, self.order = spec, order
+        weights = mel_basis(spec) if basis is None else np.asarray(basis)
+        self._inverse, self._cosines = _inverse(weights.astype(np.float32).tobytes(), spec.n_mels, preemphasis, order)
+        # The least that a bin can hold when its bands are at the floor.
+        least = spec.floor / float(weights.sum(1).mean())
+        self._exponent, self._least = 2.0 / spec.power, least ** (2.0 / spec.power)
+        lags = np.arange(order + 1)
+        self._window = np.exp(-0.5 * (2 * np.pi * LAG_WINDOW_HZ / spec.sample_rate * lags) ** 2)
+        self._window[0] += WHITE_NOISE
+        edge = spec.n_fft // 2 if spec.center else spec.edge_padding
+        # From the centre of frame f to the middle of stretch f, in frames.
+        self._shift = ((spec.hop_length - spec.n_fft) / 2 + edge) / spec.hop_length
+        self._mean, self._scale = (np.array(values)[:, None] for values in (spec.mean, spec.scale))
+        self.lookahead, self.lookback = max(0, math.ceil(self._shift)), max(0, -math.floor(self._shift))
+
+    def autocorrelation(self, features: np.ndarray) -> np.ndarray:
+        """What each frame says of the signal's spectrum: float64 (F, order + 1), each frame by itself.
+
+        Args:
+            features: float (n_mels, F).
+
+        Raises:
+            ValueError: numbers that are not finite, or no logarithms.
+        """
+        logarithm = features.astype(np.float64) * self._scale + self._mean
+        if self.spec.log_base == "10":
+            logarithm *= np.log(10.0)
+        if not np.abs(logarithm).max(initial=0.0) < 200:
+            raise ValueError("features to predict from are not finite, or no logarithms")
+        out = np.zeros((features.shape[1], self.order + 1))
+        _autocorrelations(np.ascontiguousarray(logarithm.T), self._inverse, self._cosines, self._exponent,
+                          self._least, out)
+        return out
+
+    def coefficients(self, autocorrelation: np.ndarray, first: int, count: int, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop): float32 (stop - start, order).
+
+        Args:
+            autocorrelation: float64 (n, order + 1) of the frames `first` to first + n - 1; no less than rows
+                need, up to the last frame there is.
+            first: number of its first frame.
+            count: frames of the whole clip, or any larger number as long as that is not known; the last one holds on.
+        """
+        out = np.zeros((stop - start, self.order), np.float32)
+        _coefficients(autocorrelation, first, count, start, self._window, self._shift, out)
+        return out
 
 
 def replay(codes: np.ndarray, coefficients: np.ndarray, hop_length: int,
@@ -359,21 +407,26 @@ def _levinson(r: Any, a: Any, before: Any) -> None:
 
 
 @compiled
-def _mel_to_lpc(frames: Any, inverse: Any, cosines: Any, exponent: Any, least: Any, window: Any, shift: Any,
-                out: Any) -> None:
-    count, order = frames.shape[1], out.shape[2]
-    power, r = np.zeros(inverse.shape[1]), np.zeros((count, order + 1))
+def _autocorrelations(frames: Any, inverse: Any, cosines: Any, exponent: Any, least: Any, out: Any) -> None:
+    power = np.zeros(inverse.shape[1])
+    for f in range(frames.shape[0]):
+        _autocorrelation(frames[f], inverse, cosines, exponent, least, power, out[f])
+
+
+@compiled
+def _coefficients(r: Any, first: Any, count: Any, start: Any, window: Any, shift: Any, out: Any) -> None:
+    order = out.shape[1]
     mixed, a, before = np.zeros(order + 1), np.zeros(order), np.zeros(order)
-    for row in range(frames.shape[0]):
-        for f in range(count):
-            _autocorrelation(frames[row, f], inverse, cosines, exponent, least, power, r[f])
-        for f in range(count):
-            place = f + shift
-            lower = int(np.floor(place))
-            weight = place - lower
-            first, second = min(max(lower, 0), count - 1), min(max(lower + 1, 0), count - 1)
-            for lag in range(order + 1):
-                mixed[lag] = (r[first, lag] * (1 - weight) + r[second, lag] * weight) * window[lag]
-            _levinson(mixed, a, before)
-            for i in range(order):
-                out[row, f, i] = a[i]
+    for f in range(out.shape[0]):
+        place = start + f + shift
+        lower = int(np.floor(place))
+        weight = place - lower
+        # A frame of weight 0 need not have arrived.
+        upper = lower + 1 if weight > 0 else lower
+        lower = min(max(lower, 0), count - 1) - first
+        upper = min(max(upper, 0), count - 1) - first
+        for lag in range(order + 1):
+            mixed[lag] = (r[lower, lag] * (1 - weight) + r[upper, lag] * weight) * window[lag]
+        _levinson(mixed, a, before)
+        for i in range(order):
+            out[f, i] = a[i]
