@@ -255,6 +255,14 @@ class Decoder:
         self._past: np.ndarray | None = None  # s newest first (B, order)
         self._last = np.zeros(batch_size, np.float32)  # x[t-1], before it was clipped
 
+    def copy(self, prediction: Callable[[int, int], np.ndarray | None] | None = None) -> Decoder:
+        """An independent decoder with the same future, which may ask another for its coefficients."""
+        other = object.__new__(Decoder)
+        other.__dict__.update(self.__dict__)
+        other.prediction = prediction or self.prediction
+        other._past, other._last = None if self._past is None else self._past.copy(), self._last.copy()
+        return other
+
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """The next samples of every row.
 

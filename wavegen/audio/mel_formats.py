@@ -39,6 +39,7 @@ PRESETS = {
 LAYOUTS = ("BCT", "BTC", "CT", "TC")
 CONVERTIBLE = ("log_base", "floor", "mean", "scale")
 HEADROOM = 1.5  # over a full-scale sine, before a spectrogram is called implausible
+CHECKED_FRAMES = 1024  # looked at together
 FEW_FRAMES = 10  # fewer say too little about which logarithm was taken
 # Spread of log-mel values over bands and frames of speech and single notes at full level: natural
 # logarithm 1.55 to 3.7, base 10 0.67 to 1.6, where it is above 1 only with bands at the floor.
@@ -84,23 +85,45 @@ def convert_mel(mel: ArrayLike, source: MelSpec | str, target: MelSpec | str, la
         BadInputError: the values are not finite, or not what `source` says.
         ConfigError: an unknown preset or layout.
     """
-    source, target = mel_spec(source), mel_spec(target)
-    differing = [field for field in MelSpec.model_fields
-                 if field not in CONVERTIBLE and _field(source, field) != _field(target, field)]
-    if differing:
-        lines = "; ".join(f"{field} {_field(source, field)} against {_field(target, field)}" for field in differing)
-        raise MelMismatch(f"the mel given and the one wanted differ in what cannot be converted: {lines}. "
-                          "Compute the mel with the vocoder's spec, or use a vocoder trained for this one")
-    features = _bands_first(mel, source, layout)
+    converter = MelConverter(source, target)
+    features = _bands_first(mel, converter.source, layout)
     if check:
-        check_mel(features, source)
-    if all(_field(source, field) == _field(target, field) for field in CONVERTIBLE):
-        return features
-    logarithm = features.astype(np.float64) * _column(source.scale) + _column(source.mean)
-    natural = logarithm * _unit(source)
-    natural = np.maximum(natural, np.log(target.floor))
-    result = (natural / _unit(target) - _column(target.mean)) / _column(target.scale)
-    return result.astype(np.float32)
+        check_mel(features, converter.source)
+    return converter(features)
+
+
+class MelConverter:
+    """`convert_mel` for frames that come in pieces: each number is converted by itself.
+
+    Args:
+        source: what is given; a `MelSpec` or the name of a preset.
+        target: what is wanted, as above.
+
+    Raises:
+        MelMismatch: they differ in what cannot be converted; every such field is named with both values.
+        ConfigError: an unknown preset.
+    """
+
+    def __init__(self, source: MelSpec | str, target: MelSpec | str) -> None:
+        self.source, self.target = mel_spec(source), mel_spec(target)
+        differing = [field for field in MelSpec.model_fields if field not in CONVERTIBLE
+                     and _field(self.source, field) != _field(self.target, field)]
+        if differing:
+            lines = "; ".join(f"{field} {_field(self.source, field)} against {_field(self.target, field)}"
+                              for field in differing)
+            raise MelMismatch(f"the mel given and the one wanted differ in what cannot be converted: {lines}. "
+                              "Compute the mel with the vocoder's spec, or use a vocoder trained for this one")
+        self.is_identity = all(_field(self.source, field) == _field(self.target, field) for field in CONVERTIBLE)
+
+    def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Features (..., n_mels, T) of the source as those of the target; itself where nothing is to be done."""
+        if self.is_identity:
+            return features
+        source, target = self.source, self.target
+        logarithm = features.astype(np.float64) * _column(source.scale) + _column(source.mean)
+        natural = np.maximum(logarithm * _unit(source), np.log(target.floor))
+        result = (natural / _unit(target) - _column(target.mean)) / _column(target.scale)
+        return result.astype(np.float32)
 
 
 def check_mel(features: NDArray[np.floating[Any]], spec: MelSpec) -> None:
@@ -115,29 +138,88 @@ def check_mel(features: NDArray[np.floating[Any]], spec: MelSpec) -> None:
     """
     if features.ndim < 2 or features.shape[-1] == 0:
         raise BadInputError(f"a mel spectrogram needs bands and at least one frame, found shape {features.shape}")
-    if features.shape[-2] != spec.n_mels:
-        swapped = "; the axes look swapped: give layout=\"BTC\"" if features.shape[-1] == spec.n_mels else ""
-        raise BadInputError(f"the mel has {features.shape[-2]} bands, {spec.n_mels} are wanted{swapped}")
-    if not np.isfinite(features).all():
-        bad = int((~np.isfinite(features)).sum())
-        raise BadInputError(f"the mel holds NaN or infinity in {bad} of {features.size} places; "
-                            "look at the acoustic model that made it")
-    logarithm = features.astype(np.float64) * _column(spec.scale) + _column(spec.mean)
-    guess = _looks_like(logarithm, spec)
-    if guess:
-        low, high = float(features.min()), float(features.max())
-        base = "natural logarithm" if spec.log_base == "e" else "logarithm to base 10"
-        raise BadInputError(f"the mel, {low:.2f} to {high:.2f}, is not a {base} above a floor of {spec.floor:g} "
-                            f"as its spec says: {guess}. If it is right, pass check=False")
+    check = MelCheck(spec)
+    check.observe(features)
+    check.conclude()
 
 
-def _looks_like(logarithm: NDArray[np.float64], spec: MelSpec) -> str:
-    """What values that do not fit the spec seem to be; empty if they fit."""
-    unit = _unit(spec)
-    low, high, spread = float(logarithm.min()), float(logarithm.max()), float(logarithm.std())
-    lowest, highest = np.log(spec.floor) / unit, _loudest(spec) / unit
-    normalised = (spec.mean, spec.scale) != ((0.0,), (1.0,))
-    if low < lowest - 0.02 and not normalised:  # half precision rounds by a hundredth
+class MelCheck:
+    """`check_mel` of frames that come in pieces, in memory that does not grow with them.
+
+        check.observe(frames)    refuses what is not finite, or has other bands
+        check.judge()            refuses values that no frame of such a spectrogram has
+        check.conclude()         refuses, besides, a spread that such a spectrogram has not as a whole
+    """
+
+    def __init__(self, spec: MelSpec) -> None:
+        self.spec, self.num_frames = spec, 0
+        self._count, self._sum, self._squares = 0, 0.0, 0.0
+        self._low, self._high, self._lowest, self._highest = np.inf, -np.inf, np.inf, -np.inf
+
+    def observe(self, features: NDArray[np.floating[Any]]) -> None:
+        """Take in frames (..., n_mels, n).
+
+        Raises:
+            BadInputError: NaN or infinity, or a wrong number of bands; nothing is taken in.
+        """
+        spec = self.spec
+        if features.ndim < 2 or features.shape[-2] != spec.n_mels:
+            bands = features.shape[-2] if features.ndim >= 2 else len(features)
+            swapped = "; the axes look swapped: give layout=\"BTC\"" if features.shape[-1] == spec.n_mels else ""
+            raise BadInputError(f"the mel has {bands} bands, {spec.n_mels} are wanted{swapped}")
+        if features.size == 0:
+            return
+        finite = np.isfinite(features)
+        if not finite.all():
+            bad = int((~finite).sum())
+            place = np.argwhere(~finite)[0]
+            raise BadInputError(f"the mel holds NaN or infinity in {bad} of {features.size} places, first at frame "
+                                f"{self.num_frames + int(place[-1])}, band {int(place[-2])}; look at the acoustic "
+                                "model that made it")
+        for start in range(0, features.shape[-1], CHECKED_FRAMES):
+            self._take(features[..., start : start + CHECKED_FRAMES])
+        self.num_frames += features.shape[-1]
+
+    def _take(self, features: NDArray[np.floating[Any]]) -> None:
+        logarithm = features.astype(np.float64) * _column(self.spec.scale) + _column(self.spec.mean)
+        self._low, self._high = min(self._low, float(logarithm.min())), max(self._high, float(logarithm.max()))
+        self._lowest = min(self._lowest, float(features.min()))
+        self._highest = max(self._highest, float(features.max()))
+        self._count += features.size
+        self._sum += float(logarithm.sum())
+        self._squares += float(np.square(logarithm).sum())
+
+    def judge(self) -> None:
+        """Refuse what the frames so far show one by one.
+
+        Raises:
+            BadInputError: says what they look like.
+        """
+        self._refuse(_impossible(self._low, self._high, self.spec) if self._count else "")
+
+    def conclude(self) -> None:
+        """Refuse what the frames so far show together.
+
+        Raises:
+            BadInputError: says what they look like.
+        """
+        self.judge()
+        if self.num_frames >= FEW_FRAMES and not _is_normalised(self.spec):
+            mean = self._sum / self._count
+            spread = float(np.sqrt(max(0.0, self._squares / self._count - mean**2)))
+            self._refuse(_unlikely(self._low, self._high, spread, self.spec))
+
+    def _refuse(self, guess: str) -> None:
+        if guess:
+            base = "natural logarithm" if self.spec.log_base == "e" else "logarithm to base 10"
+            raise BadInputError(f"the mel, {self._lowest:.2f} to {self._highest:.2f}, is not a {base} above a floor of "
+                                f"{self.spec.floor:g} as its spec says: {guess}. If it is right, pass check=False")
+
+
+def _impossible(low: float, high: float, spec: MelSpec) -> str:
+    """What values that no frame of a spec has seem to be; empty if they fit."""
+    lowest, highest = np.log(spec.floor) / _unit(spec), _loudest(spec) / _unit(spec)
+    if low < lowest - 0.02 and not _is_normalised(spec):  # half precision rounds by a hundredth
         if spec.log_base == "10" and low > -12 and high < _loudest(spec):
             return 'it looks like the natural logarithm; log_base is "e" there'
         return "it lies below the floor; it looks like decibels, or normalised with other statistics"
@@ -147,16 +229,24 @@ def _looks_like(logarithm: NDArray[np.float64], spec: MelSpec) -> str:
         if spec.log_base == "10" and high < _loudest(spec):
             return 'it looks like the natural logarithm; log_base is "e" there'
         return "it is louder than full scale can be; it looks like decibels, or like 16-bit samples"
-    if low >= 0 and high <= 1 and high > low and not normalised:
+    if low >= 0 and high <= 1 and high > low and not _is_normalised(spec):
         return "it looks normalised to [0, 1]"
-    if logarithm.shape[-1] < FEW_FRAMES or normalised:
-        return ""
+    return ""
+
+
+def _unlikely(low: float, high: float, spread: float, spec: MelSpec) -> str:
+    """What values with a spread that no clip of a spec has seem to be; empty if they fit."""
+    lowest = np.log(spec.floor) / _unit(spec)
     # A quiet or silent clip has little spread in either logarithm: nothing can be said about it.
     if spec.log_base == "e" and low >= -5.3 and spread < NATURAL_SPREAD and high > -1.0 and high < 1.0:
         return 'it looks like the logarithm to base 10; log_base is "10" there'
     if spec.log_base == "10" and spread > NATURAL_SPREAD and low > lowest + 0.1 and low < -5.5:
         return 'it looks like the natural logarithm; log_base is "e" there'
     return ""
+
+
+def _is_normalised(spec: MelSpec) -> bool:
+    return (spec.mean, spec.scale) != ((0.0,), (1.0,))
 
 
 @cache
