@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import wavegen
@@ -96,3 +97,31 @@ def save_tiny(folder: Path, conditional: bool = True, audio: dict[str, Any] | No
     """A model folder with random weights, the same bytes each time."""
     spec = tiny_spec(conditional, folder.name, audio, **sizes)
     return save_model(folder, tiny_model(spec), spec)
+
+
+def save_tiny_vocoder(folder: Path, signal_path: str = "lpc", mel: dict[str, Any] | None = None,
+                      conditioning: dict[str, Any] | None = None, **sizes: Any) -> Path:
+    """A vocoder with random weights at 8 kHz, the same bytes each time: 12 bands, 80 samples a frame, 1 of context.
+
+    Args:
+        signal_path: "lpc" (pre-emphasis 0.85) or "direct".
+        mel: fields of its MelSpec.
+        conditioning: fields of its ConditioningConfig; with `speaker` it knows anna and ben.
+        sizes: fields of its WaveNetConfig.
+    """
+    spec = {"sample_rate": 8000, "n_fft": 256, "win_length": 256, "hop_length": 80, "n_mels": 12, **(mel or {})}
+    told = {"hidden_channels": 8, "hop_length": spec["hop_length"], "features": spec["n_mels"], "context_frames": 1,
+            "feature_mean": -4.0, "feature_scale": 3.0, **(conditioning or {})}
+    audio = {"mel": spec, "signal_path": signal_path, "preemphasis": 0.85 if signal_path == "lpc" else 0.0}
+    folder_spec = tiny_spec(False, folder.name, audio, conditioning=told, **sizes)
+    if told.get("speaker"):
+        folder_spec = folder_spec.model_copy(update={"vocabulary": Vocabulary(speakers=SPEAKERS)})
+    model = tiny_model(folder_spec)
+    with torch.no_grad():
+        model.end_weight.mul_(8)  # so that the codes are not all of one likelihood
+    return save_model(folder, model, folder_spec)
+
+
+def tiny_mel(num_frames: int, seed: int = 0, n_mels: int = 12) -> np.ndarray:
+    """A log-mel spectrogram (n_mels, F) with the spread of speech, for the tiny vocoder."""
+    return np.random.default_rng(seed).normal(-5.0, 2.0, (n_mels, num_frames)).clip(-11.4, -1.5).astype(np.float32)

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["AudioChunk", "Report", "Request", "Synthesizer", "__version__", "load"]
+__all__ = ["Audio", "AudioChunk", "Report", "Request", "Synthesizer", "Vocoder", "VocoderStream", "__version__",
+           "load"]
 
 if TYPE_CHECKING:
-    from wavegen.synth import AudioChunk, Report, Request, Synthesizer, load
+    from wavegen.synth import Audio, AudioChunk, Report, Request, Synthesizer, Vocoder, VocoderStream, load
 
 
 def __getattr__(name: str) -> Any:

@@ -96,6 +96,14 @@ class SignalDecoder:
             self._decoder = lpc.Decoder(batch_size, prediction, hop_length, audio.preemphasis,
                                         audio.quantization_channels)
 
+    def copy(self, prediction: Prediction | None = None) -> SignalDecoder:
+        """An independent decoder with the same future, which may ask another for its coefficients."""
+        other = object.__new__(SignalDecoder)
+        other.audio, other._decoder = self.audio, None
+        if self._decoder is not None:
+            other._decoder = self._decoder.copy(prediction if self.audio.signal_path == "lpc" else None)
+        return other
+
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """The next samples of every row: integers (B, n) to float32 (B, n) in [-1, 1]."""
         if self._decoder is None:

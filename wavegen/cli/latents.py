@@ -30,10 +30,10 @@ def encode(
     """Turn a clip into latents."""
     from wavegen.audio import io
     from wavegen.synth import latents as codec
-    from wavegen.synth import load
+    from wavegen.synth import load_synthesizer
 
     codec.check_latents_place(output)
-    synthesizer = load(model)
+    synthesizer = load_synthesizer(model)
     codec.check_encodes(synthesizer)
     found = codec.encode(synthesizer, *io.read(clip), label, speaker, normalize)
     found.save(output)
@@ -58,12 +58,12 @@ def decode(
     verbose: Verbose = False,
 ) -> None:
     """Turn latents back into a clip."""
-    from wavegen.synth import files, load
+    from wavegen.synth import files, load_synthesizer
     from wavegen.synth import latents as codec
 
     files.check_place(output, files.ENDINGS)
     given = codec.load_latents(latents)
-    synthesizer = load(model, engine, precision)
+    synthesizer = load_synthesizer(model, engine, precision)
     codec.decode(synthesizer, given, label, speaker, seed, temperature).save(output)
     note(str(synthesizer.report))
 
@@ -91,9 +91,9 @@ def morph(
     """
     from wavegen.audio import io
     from wavegen.synth import latents as codec
-    from wavegen.synth import load, split_labels
+    from wavegen.synth import load_synthesizer, split_labels
 
-    synthesizer = load(model, engine, precision)
+    synthesizer = load_synthesizer(model, engine, precision)
     codec.check_encodes(synthesizer)
     labels = _pair("label", split_labels(label, synthesizer.labels))
     speakers = _pair("speaker", split_labels(speaker, synthesizer.speakers))

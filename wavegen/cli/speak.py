@@ -68,14 +68,14 @@ def synth(
     if output == STANDARD and sys.stdout.isatty():
         raise ConfigError("-o - writes audio to stdout, which is a terminal: send it to a file or a player")
 
-    from wavegen.synth import Request, files, load, numbered, split_labels
+    from wavegen.synth import Request, files, load_synthesizer, numbered, split_labels
     from wavegen.synth.spectrogram import check_plot, plot_written
 
     if plot is not None:
         check_plot(plot)
     if output is not None and output != STANDARD:
         files.check_place(output, files.ENDINGS)
-    synthesizer = load(model, engine, precision, threads=threads)
+    synthesizer = load_synthesizer(model, engine, precision, threads=threads)
     first = Request(split_labels(label, synthesizer.labels), speaker, seconds, seed, 0, temperature, min_p)
     requests = numbered(first, count)
     with progress_bar(files.total_samples(synthesizer, requests), "speaking") as progress:

@@ -25,7 +25,7 @@ from wavegen.metrics.clips import ClipCheck, check_clip, rates
 from wavegen.metrics.frechet import frechet_distance
 from wavegen.metrics.inception import inception_score, modified_inception_score
 from wavegen.metrics.judge import Judge, Verdict, load_judges
-from wavegen.synth import Request, Synthesizer, load
+from wavegen.synth import Request, Synthesizer, load_synthesizer
 from wavegen.synth.one_pass import OnePassEngine
 from wavegen.synth.plan import is_one_pass
 
@@ -101,7 +101,7 @@ def evaluate(
         check_page(Path(html))
     judges = load_judges(judge) if judge is not None else {}
     data = Store.open(store)
-    synthesizer = load(model, engine, precision, device)
+    synthesizer = load_synthesizer(model, engine, precision, device)
     _check_fit(synthesizer, data, store, judges)
     rows = data.rows(split)
     requests = all_requests(synthesizer, seeds, temperature, min_p)

@@ -128,8 +128,8 @@ class MelReader:
         if array.ndim == 3 and shape[0] == 1:
             array = array[0]
         elif array.ndim == 3:
-            raise BadInputError(f"a piece of shape {shape} has {shape[0]} rows; a stream is one utterance: open one for "
-                                "each")
+            raise BadInputError(f"a piece of shape {shape} has {shape[0]} rows; a stream is one utterance: "
+                                "open one for each")
         if array.ndim == 1:
             array = array[None] if self._bands_last else array[:, None]
         if array.ndim != 2:

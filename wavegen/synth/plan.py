@@ -83,7 +83,7 @@ def plan_clip(request: Request, spec: ModelFolder) -> tuple[Plan, ...]:
     """
     _check(request)
     labels = _labels(request.label, spec)
-    speaker = _speaker(request.speaker, spec)
+    speaker = speaker_name(request.speaker, spec)
     return tuple(_plan_label(request, spec, label, speaker, place) for place, label in enumerate(labels))
 
 
@@ -179,7 +179,12 @@ def _labels(label: str | int | Sequence[str | int] | None, spec: ModelFolder) ->
     return [known[spec.vocabulary.label_id(name)] for name in given]
 
 
-def _speaker(speaker: str | int | None, spec: ModelFolder) -> str | None:
+def speaker_name(speaker: str | int | None, spec: ModelFolder) -> str | None:
+    """The name of a speaker of the model, given by name or number; None for a model without speakers.
+
+    Raises:
+        ConfigError: one the model lacks, or none where it needs one.
+    """
     known = spec.vocabulary.speakers
     if not spec.model.conditioning.speaker:
         if speaker is not None:

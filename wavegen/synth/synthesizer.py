@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 import numpy as np
 import torch
 
 from wavegen.audio import io, levels, mulaw
 from wavegen.audio.signal import SignalDecoder
-from wavegen.checkpoint import LoadedModel, load_model
+from wavegen.checkpoint import LoadedModel
 from wavegen.config import ModelFolder
 from wavegen.engines import AbstractEngine, ModelConditioning, build_engine
 from wavegen.errors import ConfigError
@@ -65,6 +65,7 @@ class Report:
     engine: str
     precision: str
     choice: str = ""  # why this precision, where it was not asked for by name
+    first_audio_seconds: float | None = None  # of work until a vocoder's first 20 ms were there; None before that
 
     @property
     def seconds(self) -> float:
@@ -94,15 +95,18 @@ class Report:
         )
 
     def __str__(self) -> str:
+        first = ""
+        if self.first_audio_seconds is not None:
+            first = f", first audio after {1e3 * self.first_audio_seconds:.1f} ms"
         return (
             f"{self.seconds:.2f} s of audio in {self.wall_seconds:.2f} s: "
             f"{self.samples_per_second:,.0f} samples/s, "
-            f"{self.times_realtime:.2f} times real time (engine {self.engine}, {self.arithmetic})"
+            f"{self.times_realtime:.2f} times real time{first} (engine {self.engine}, {self.arithmetic})"
         )
 
 
 class Synthesizer:
-    """Speaks with one model on one engine; made by `wavegen.load`.
+    """Speaks with one model on one engine; made by `wavegen.load` of any model but a vocoder.
 
     A draw depends on seed, clip number and sample only: neither the chunking nor the company in
     a batch changes a sample. `generate(count=n)[i]` is `generate(clip=i)`.
@@ -130,6 +134,16 @@ class Synthesizer:
                 self._network, engine, precision, device, loaded.ranges, threads, loaded.spec.calibration
             )
         self._report = self._no_report()
+
+    def __call__(self, mel: Any, *args: Any, **options: Any) -> NoReturn:
+        """For vocoders alone (`wavegen.synth.Vocoder`).
+
+        Raises:
+            ConfigError: always: this model is not told a mel.
+        """
+        told = "a label" if self.labels else "nothing of the kind"
+        raise ConfigError(f'model "{self.spec.name}" is no vocoder: it is told {told}, not a mel; '
+                          "call generate(...), or load a vocoder")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -417,30 +431,6 @@ class Synthesizer:
 
     def _no_report(self) -> Report:
         return Report(0, 0.0, self.sample_rate, self.engine.name, self.engine.precision, self.engine.choice)
-
-
-def load(
-    model: str | Path,
-    engine: str = "auto",
-    precision: str = "auto",
-    device: str | None = None,
-    threads: int | str = 1,
-) -> Synthesizer:
-    """A model ready to speak.
-
-    Args:
-        model: name of a bundled model such as "digits", or the path of a model folder.
-        engine: "auto" (logs its choice), "reference", "numba" or "triton".
-        precision: "auto", or what the engine offers.
-        device: for the reference and the triton engine, such as "cpu" or "cuda".
-        threads: of the numba engine, or "auto" for as many as pay; the sound is the same.
-
-    Raises:
-        ModelFileError: the model is missing, damaged or not one of ours.
-        EngineUnavailableError: the engine asked for cannot run here.
-        ConfigError: no engine or precision of that name, or no such number of threads.
-    """
-    return Synthesizer(load_model(model), engine, precision, device, threads)
 
 
 def numbered(first: Request, count: int) -> list[Request]:

@@ -1,0 +1,209 @@
+"""A batch of utterances on their way from mel frames to samples, block by block.
+
+    frames -> window -> rows of the conditioning, coefficients -> engine -> codes -> decoder -> waveform
+
+Everything here goes forward only: what came later never changes what was spoken, and how frames are cut into pieces
+changes nothing at all. A block is a whole number of frames, counted from the start of the utterance.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wavegen.audio.lpc import MelPredictor
+from wavegen.audio.signal import SignalDecoder
+from wavegen.config import AudioConfig
+from wavegen.engines import AbstractEngine, State
+from wavegen.engines.base import Rows
+from wavegen.engines.frames import FrameNetwork, FrameTable
+from wavegen.errors import BadInputError
+
+Floats = NDArray[np.float32]
+BLOCK_SECONDS = 0.01  # a block is as many frames as last so long
+FIRST_SECONDS = 0.02  # of audio, until which the time to the first audio counts
+UNKNOWN = 2**62  # frames of an utterance whose end has not arrived
+
+
+@dataclass(frozen=True, eq=False)
+class Voice:
+    """What all utterances of a vocoder share."""
+
+    engine: AbstractEngine
+    audio: AudioConfig
+    network: FrameNetwork
+    predictor: MelPredictor | None  # on the signal path lpc
+    hop_length: int
+
+    @property
+    def lookahead(self) -> int:
+        """Frames after its own that a frame's samples depend on."""
+        return max(self.network.context, self.predictor.lookahead if self.predictor else 0)
+
+    @property
+    def lookback(self) -> int:
+        """Frames before its own."""
+        return max(self.network.context, self.predictor.lookback if self.predictor else 0)
+
+    @property
+    def block_frames(self) -> int:
+        """Frames of a block."""
+        return max(1, -int(-BLOCK_SECONDS * self.audio.sample_rate // self.hop_length))
+
+
+@dataclass
+class Meter:
+    """Work done for some utterances, and what came of it."""
+
+    num_samples: int = 0
+    wall_seconds: float = 0.0
+    first_audio_seconds: float | None = None
+
+    def count(self, num_samples: int, seconds: float, enough: int) -> None:
+        """Add samples, and the seconds they took; the first audio is there from `enough` samples on."""
+        self.num_samples += num_samples
+        self.wall_seconds += seconds
+        if self.first_audio_seconds is None and self.num_samples >= enough:
+            self.first_audio_seconds = self.wall_seconds
+
+
+class FrameWindow:
+    """Of one utterance, the frames that are still needed; a copy shares its arrays, which are never written.
+
+    Attributes:
+        count: frames that arrived.
+        ended: whether there will be no more.
+    """
+
+    def __init__(self, voice: Voice, base: Floats) -> None:
+        self.voice, self.base = voice, base
+        self.count, self.ended = 0, False
+        self._first = 0  # number of the first frame kept
+        self._frames = np.zeros((0, voice.network.n_mels), np.float32)
+        self._lags = np.zeros((0, voice.predictor.order + 1 if voice.predictor else 0))
+
+    def push(self, features: Floats) -> None:
+        """Take in frames (n_mels, n) as the model reads them.
+
+        Raises:
+            BadInputError: no prediction can be made from them.
+        """
+        if self.voice.predictor is not None:
+            try:
+                lags = self.voice.predictor.autocorrelation(features)
+            except ValueError as error:
+                raise BadInputError(f"frames {self.count} to {self.count + features.shape[1] - 1}: {error}") from None
+            self._lags = np.concatenate([self._lags, lags])
+        self._frames = np.concatenate([self._frames, features.T])
+        self.count += features.shape[1]
+
+    def ready(self) -> int:
+        """Frames, from the first on, whose samples can be made; all that will ever be asked for, once it ended."""
+        return UNKNOWN if self.ended else max(0, self.count - self.voice.lookahead)
+
+    def rows(self, start: int, table: Floats, coefficients: Floats) -> None:
+        """Write what the engine is told of the frames from `start` on: (n, L, 2R) and (n, order)."""
+        count = self.count if self.ended else UNKNOWN
+        self.voice.network.rows(self._frames, self._first, count, start, self.base, table)
+        if self.voice.predictor is not None:
+            coefficients[:] = self.voice.predictor.coefficients(self._lags, self._first, count, start,
+                                                                start + len(table))
+
+    def features(self, start: int, stop: int) -> Floats:
+        """Frames [start, stop) as they arrived: float32 (n, n_mels); the last holds on."""
+        return self._frames[np.minimum(np.arange(start, stop), self.count - 1) - self._first]
+
+    def drop(self, start: int) -> None:
+        """Forget what frames from `start` on do not depend on."""
+        gone = max(0, min(start - self.voice.lookback, self.count - 1) - self._first)
+        if gone:
+            # A copy, so that what is forgotten is freed.
+            self._frames, self._lags = self._frames[gone:].copy(), self._lags[gone:].copy()
+            self._first += gone
+
+
+@dataclass(frozen=True, eq=False)
+class Spoken:
+    """The next samples of every row: codes int64 (B, n) and waveform float32 (B, n)."""
+
+    codes: NDArray[np.int64]
+    waveform: Floats
+
+
+@dataclass(eq=False)
+class Utterances:
+    """A batch of rows that are spoken together; a value that can be copied at any time.
+
+    Args:
+        voice: of the vocoder.
+        draws: how each row draws.
+        bases: of each row, `FrameNetwork.base`.
+        meter: counts what is done.
+    """
+
+    voice: Voice
+    draws: Rows
+    bases: Sequence[Floats]
+    meter: Meter = field(default_factory=Meter)
+
+    def __post_init__(self) -> None:
+        voice, size = self.voice, len(self.bases)
+        self.windows = [FrameWindow(voice, base) for base in self.bases]
+        self.position = 0  # frames spoken
+        order = voice.predictor.order if voice.predictor else 0
+        self._told = FrameTable(voice.hop_length, voice.network.columns, size, order)
+        self._state: State | None = None
+        self._decoder = SignalDecoder(voice.audio, size, self._told.prediction, voice.hop_length)
+
+    def copy(self) -> Utterances:
+        """Independent utterances with the same future, if the same frames come."""
+        other = copy.copy(self)
+        other.meter, other._told = copy.copy(self.meter), self._told.copy()
+        other.windows = [copy.copy(window) for window in self.windows]
+        other._state = None if self._state is None else self._state.copy(other._told)
+        other._decoder = self._decoder.copy(other._told.prediction)
+        return other
+
+    def ready(self) -> int:
+        """Frames that can be spoken now: whole blocks, and the rest once all rows have ended."""
+        if all(window.ended for window in self.windows):
+            return max(window.count for window in self.windows) - self.position
+        frames = min(window.ready() for window in self.windows)
+        return frames // self.voice.block_frames * self.voice.block_frames - self.position
+
+    def speak(self, num_frames: int) -> Spoken:
+        """The samples of the next frames, of no more than `ready` and of whole blocks."""
+        begin = time.perf_counter()
+        start, voice, size = self.position, self.voice, len(self.windows)
+        table = np.empty((size, num_frames, *voice.network.columns), np.float32)
+        coefficients = np.empty((size, num_frames, self._told.order), np.float32)
+        for row, window in enumerate(self.windows):
+            window.rows(start, table[row], coefficients[row])
+        self._told.hold(start, table, coefficients)
+        if self._state is None:
+            draws = self.draws
+            self._state = voice.engine.start(
+                size, self._told, draws.seeds.tolist(), draws.streams.tolist(), draws.temperature.tolist(),
+                draws.min_p.tolist())
+        codes = voice.engine.step(self._state, num_frames * voice.hop_length)
+        waveform = self._decoder.decode(codes)
+        self.position += num_frames
+        kept = sum(max(0, min(num_frames, window.count - start) if window.ended else num_frames)
+                   for window in self.windows)
+        for window in self.windows:
+            window.drop(self.position)
+        self.meter.count(kept * voice.hop_length, time.perf_counter() - begin,
+                         int(FIRST_SECONDS * voice.audio.sample_rate))
+        return Spoken(codes, waveform)
+
+
+def take(utterances: Utterances, most: int) -> Any:
+    """What is ready, in stretches of at most `most` frames: yields `Spoken`."""
+    while (ready := utterances.ready()) > 0:
+        yield utterances.speak(min(ready, most))
