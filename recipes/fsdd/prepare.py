@@ -14,14 +14,13 @@ The recipe names five speakers; recordings of others (yweweler) are counted and 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from wavegen.config import Recipe, load_recipe
+from wavegen.data.fetch import digest_of_files
 from wavegen.data.fetch import fetch as fetch_archive
 from wavegen.data.prepare import prepare
 from wavegen.errors import BadInputError, WavegenError
@@ -95,13 +94,14 @@ def fetch(cache: Path, url: str = URL) -> Path:
     def unpack_all(archive: Path, folder: Path) -> None:
         unpack(archive, folder / "recordings")
         found = sorted((folder / "recordings").glob("*.wav"))
-        if len(found) != NUM_FILES or digest(found) != DIGEST:
+        digest = digest_of_files(found)
+        if len(found) != NUM_FILES or digest != DIGEST:
             raise BadInputError(f"{url} holds {len(found)} recordings that are not the {NUM_FILES} expected "
-                                f"(digest {digest(found)[:12]}, wanted {DIGEST[:12]}); try again, or unpack the data "
+                                f"(digest {digest[:12]}, wanted {DIGEST[:12]}); try again, or unpack the data "
                                 "set yourself and pass --data DIR")
 
     def is_complete(folder: Path) -> bool:
-        return digest((folder / "recordings").glob("*.wav")) == DIGEST
+        return digest_of_files((folder / "recordings").glob("*.wav")) == DIGEST
 
     return fetch_archive(url, cache, MAX_ARCHIVE_BYTES, unpack_all, is_complete)
 
@@ -121,14 +121,6 @@ def unpack(archive: Path, folder: Path) -> None:
                 (folder / Path(path.name).name).write_bytes(content.read(entry))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise BadInputError(f"the download is not a whole zip archive ({error}); try again") from error
-
-
-def digest(paths: Iterable[Path]) -> str:
-    """sha256 of the lines `sha256sum` prints for the files in the order of their names."""
-    total = hashlib.sha256()
-    for path in sorted(paths, key=lambda path: path.name):
-        total.update(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n".encode())
-    return total.hexdigest()
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def archive(digits, tmp_path, monkeypatch):
     path = tmp_path / "set.zip"
     path.write_bytes(zip_of({"set-1.0/README.md": b"hello", **content}))
     monkeypatch.setattr(script, "NUM_FILES", len(files))
-    monkeypatch.setattr(script, "DIGEST", script.digest(files))
+    monkeypatch.setattr(script, "DIGEST", script.digest_of_files(files))
     return path
 
 
@@ -124,4 +124,4 @@ def test_the_real_recordings_are_those_of_the_release(fsdd_folder):
     if len(paths) != 2500:
         pytest.skip(f"{fsdd_folder} holds {len(paths)} recordings, not the 2500 of five speakers")
     five = "6683e4cce57553414a3f46d7e6159c614cdbba1313f3ca0f3ea109523db11ea6"
-    assert script.digest(paths) == five and Path(script.__file__).name == "prepare.py"
+    assert script.digest_of_files(paths) == five and Path(script.__file__).name == "prepare.py"

@@ -18,7 +18,7 @@ import tempfile
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -175,6 +175,15 @@ def check_digest(file: Path, wanted: str, url: str) -> None:
         raise BadInputError(f"{url} gave {file.stat().st_size} bytes that are not the archive expected ({kind} "
                             f"{found[:12]}, wanted {wanted[:12]}); try again, fetch it with a browser and give "
                             "--url file:///PATH, or unpack the corpus yourself and pass --data DIR")
+
+
+def digest_of_files(files: Iterable[Path]) -> str:
+    """sha256 of the lines that `sha256sum` prints for files in the order of their names."""
+    total = hashlib.sha256()
+    for path in sorted(files, key=lambda path: path.name):
+        with path.open("rb") as content:
+            total.update(f"{hashlib.file_digest(content, 'sha256').hexdigest()}  {path.name}\n".encode())
+    return total.hexdigest()
 
 
 def unpack(archive: Path, folder: Path, place: Place, max_file_bytes: int = 100_000_000) -> int:
