@@ -363,6 +363,8 @@ class TrainingConfig(Config):
     chunk_samples: int | None = Field(None, gt=0)  # train on windows of this length; None: whole clips
     code_noise: float = Field(0.0, ge=0)  # errors in the codes fed back, of the signal path lpc: mean spread, in codes
     window_start: Literal["start", "random"] = "start"  # of a fixed-length window in a longer clip
+    pitch_shift: float = Field(0.0, ge=0, le=12)  # semitones up or down, drawn for each fixed-length window anew
+    balance_labels: bool = False  # clips of rarer labels come several times an epoch
     tail_samples: int = Field(480, ge=0)  # silence appended to each clip
     optimizer: OptimizerConfig = OptimizerConfig()
     gradient_clip: float = Field(1.0, gt=0)  # global norm
@@ -411,6 +413,9 @@ class Recipe(Config):
                     raise ValueError(f"model.num_samples {length} must be a multiple of "
                                      f"training.adversarial.spectral.hop_length {view.hop_length}")
                 _check_strides(view.critic.channels, view.critic.strides, length // view.hop_length)
+        if self.training.pitch_shift and not isinstance(self.model, VAEConfig | WGANConfig):
+            raise ValueError(f"training.pitch_shift is {self.training.pitch_shift}, but a {self.model.family} learns "
+                             "whole clips as they are; it is for models of fixed windows (vae, wgan)")
         if isinstance(self.model, VAEConfig):
             _check_variational(self.model, self.training.variational)
         return self

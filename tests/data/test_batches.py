@@ -18,7 +18,8 @@ def store(lengths):
     """The part of a store that batches read; sample t of clip i has code (7 i + t) mod 251."""
     lengths = np.array(lengths)
     return SimpleNamespace(
-        path="store", audio=AudioConfig(sample_rate=8000), lengths=lengths, label_ids=np.arange(len(lengths)) % 3,
+        path="store", audio=AudioConfig(sample_rate=8000), lengths=lengths, labels=("a", "b", "c"),
+        label_ids=np.arange(len(lengths)) % 3,
         speaker_ids=np.full(len(lengths), -1), rows=lambda split: np.arange(len(lengths) if split == "train" else 0),
         codes=lambda row: ((7 * row + np.arange(lengths[row])) % 251).astype(np.uint8))
 
@@ -105,3 +106,26 @@ def test_random_starts_are_a_pure_function_of_the_epoch():
     assert all(np.array_equal(codes(again, step), epochs[step]) for step in (4, 0, 2))
     starts = {int(first.batch(step).start_frame.max()) for step in range(20)}
     assert len(starts) > 10 and max(starts) <= 436
+
+
+def test_shifted_windows_are_a_pure_function_of_the_step():
+    batches = WindowBatches(store(LENGTHS), "train", 1000, 0, 1, fixed=300, pitch_shift=2)
+    first = batches.batch(3)
+    again = WindowBatches(store(LENGTHS), "train", 1000, 0, 1, fixed=300, pitch_shift=2).batch(3)
+    assert np.array_equal(first.codes, again.codes)
+    assert not np.array_equal(first.codes, batches.batch(3 + len(batches)).codes)
+    plain = WindowBatches(store(LENGTHS), "train", 1000, 0, 1, fixed=300)
+    rows = plain.rows[plain.windows(3)]
+    assert (first.inside.sum(1) == np.minimum(first.num_samples, 300)).all()
+    assert (np.abs(np.log2(first.num_samples / np.minimum(np.array(LENGTHS)[rows], 300 * 2 ** (2 / 12)))) < 0.3).all()
+    held_out = [batches.collate(windows).codes for windows in batches.sequential()]
+    assert all(np.array_equal(one, plain.collate(windows).codes)
+               for one, windows in zip(held_out, plain.sequential(), strict=True))
+
+
+def test_labels_are_balanced_by_repeating_the_rarer():
+    data = store([100] * 12)
+    data.label_ids = np.array([0] * 8 + [1] * 3 + [2])
+    batches = WindowBatches(data, "train", 1000, 0, 1, balance=True)
+    assert np.bincount(data.label_ids[batches.rows]).tolist() == [8, 9, 8]
+    assert sorted(set(batches.rows)) == list(range(12))

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from stores import tones_store
-from wavegen.audio import lpc
-from wavegen.config import MelSpec
+from wavegen.audio import lpc, mulaw
+from wavegen.config import AudioConfig, MelSpec
 from wavegen.data import windows
 from wavegen.data.batches import WindowBatches
-from wavegen.data.windows import Windows, draw_noise, features_of
+from wavegen.data.windows import Windows, draw_noise, features_of, play
 
 MEL = MelSpec(sample_rate=8000, n_fft=256, win_length=256, hop_length=64, n_mels=20)
 
@@ -24,6 +24,19 @@ def test_a_window_of_excitation_is_that_of_its_clip(store):
     assert np.array_equal(part.codes, store.codes(0)[100:300])
     assert np.array_equal(part.inputs, whole.inputs[0, 100:300])
     assert np.array_equal(part.signal, whole.signal[0, 100:300])
+
+
+@pytest.mark.parametrize(("speed", "max_samples", "length"), [(2.0, 4000, 1000), (0.5, 4000, 4000), (0.5, 3000, 3000),
+                                                              (1.25, 4000, 1600)])
+def test_a_recording_played_faster_is_higher_and_shorter(speed, max_samples, length):
+    tone = 0.5 * np.sin(2 * np.pi * 500 * np.arange(2000) / 8000) * np.hanning(2000)
+    found = play(mulaw.encode(tone.astype(np.float32)), speed, max_samples, AudioConfig(sample_rate=8000))
+    assert found.shape == (length,) and found.dtype == np.int64
+    heard = mulaw.decode(found)
+    peak = np.argmax(np.abs(np.fft.rfft(heard, 16000))) / 2
+    assert peak == pytest.approx(500 * speed, abs=2)
+    assert np.abs(heard).max() == pytest.approx(0.5, abs=0.02) and abs(heard[-1]) < 0.01
+    assert len(play(found[:0], speed, 10, AudioConfig(sample_rate=8000))) == 0
 
 
 def test_what_is_kept_is_bounded_and_changes_nothing(store, monkeypatch):

@@ -6,12 +6,13 @@ needs no loader state, and any number of processes sees the same global batches.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from wavegen.data.store import Store
-from wavegen.data.windows import Windows, draw_noise, features_of
+from wavegen.data.windows import Windows, draw_noise, features_of, play
 from wavegen.errors import StoreError
 
 
@@ -64,6 +65,9 @@ class WindowBatches:
             clip is followed by silence, which counts, a longer one is cut. It takes the place of
             `tail_samples`, `hop_length`, `window` and `context`.
         random_start: where a fixed window begins in a longer clip: anew in each epoch, or at 0.
+        pitch_shift: most semitones by which a fixed window is played faster or slower. Only `batch` does it, `collate`
+            does not.
+        balance: clips of rarer labels come several times an epoch, so that all labels are about as frequent.
         code_noise: strength of the errors in the codes fed back, on the signal path lpc; see
             `wavegen.data.windows.draw_noise`. Only `batch` adds them, `collate` does not.
 
@@ -73,14 +77,19 @@ class WindowBatches:
 
     def __init__(self, store: Store, split: str, samples_per_batch: int, tail_samples: int, hop_length: int,
                  window: int | None = None, context: int = 0, seed: int = 0, fixed: int | None = None,
-                 random_start: bool = False, code_noise: float = 0.0) -> None:
+                 random_start: bool = False, code_noise: float = 0.0, pitch_shift: float = 0.0,
+                 balance: bool = False) -> None:
         rows = store.rows(split)
         if not len(rows):
             raise StoreError(f'{store.path} has no rows in split "{split}"; check prepare.splits of its recipe')
+        if balance and len(store.labels):
+            counts = np.bincount(store.label_ids[rows].astype(np.int64))[store.label_ids[rows]]
+            rows = np.repeat(rows, np.rint(counts.max() / counts).astype(np.int64))
         if fixed is not None:
             tail_samples, hop_length, context = 0, 1, 0
         self.store, self.tail, self.hop, self.seed = store, tail_samples, hop_length, seed
         self.random_start, self.code_noise, self._reader = random_start, code_noise, Windows(store)
+        self.pitch_shift = pitch_shift if fixed is not None else 0.0
         self.context = -(-context // hop_length) * hop_length
         lengths = store.lengths[rows] + tail_samples
         if fixed is not None:
@@ -124,7 +133,8 @@ class WindowBatches:
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
         """The part of a step's global batch that falls to one rank."""
         windows = self.windows(step)
-        return self.collate(windows[rank::world_size], self._weight(windows), step if self.code_noise else None)
+        drawing = self.code_noise or self.pitch_shift
+        return self.collate(windows[rank::world_size], self._weight(windows), step if drawing else None)
 
     def sequential(self) -> list[np.ndarray]:
         """All windows once, shortest first: for evaluation."""
@@ -134,7 +144,7 @@ class WindowBatches:
     def collate(self, windows: np.ndarray, total_weight: float | None = None, noise_step: int | None = None) -> Batch:
         """Read windows from the store and pad them with silence to a multiple of the hop.
 
-        With `noise_step` the fed-back codes are noisy, as a function of (seed, step, window).
+        With `noise_step` the fed-back codes are noisy, and fixed windows shifted: a function of (seed, step, window).
         """
         # A rank without a window of its own runs one with weight zero: all ranks must take part.
         idle = len(windows) == 0
@@ -146,7 +156,7 @@ class WindowBatches:
         codes = np.full((len(chosen), size), silence, np.int64)
         position = np.arange(size) + begins[:, None]
         rows = self.rows[chosen]
-        lengths = self.store.lengths[rows]
+        lengths = np.array(self.store.lengths[rows], np.int64)
         inputs: np.ndarray | None = None
         signal: np.ndarray | None = None
         if self._reader.has_excitation:
@@ -156,7 +166,13 @@ class WindowBatches:
             stop, noise = max(start, stop), None
             if noise_step is not None:
                 generator = np.random.default_rng([self.seed, noise_step, int(chosen[i])])
-                noise = draw_noise(generator, self.code_noise, stop - start)
+                noise = draw_noise(generator, self.code_noise, stop - start) if self.code_noise else None
+                if self.pitch_shift:
+                    speed = 2 ** (generator.uniform(-self.pitch_shift, self.pitch_shift) / 12)
+                    played = play(self.store.codes(int(row))[start : start + math.ceil(size * speed)], speed, size,
+                                  self.store.audio)
+                    codes[i, : len(played)], lengths[i] = played, start + len(played)
+                    continue
             piece = self._reader.read(int(row), start, stop, noise)
             codes[i, : stop - start] = piece.codes
             if inputs is not None and signal is not None and piece.inputs is not None and piece.signal is not None:
@@ -165,7 +181,7 @@ class WindowBatches:
         predicted = (position >= self.starts[chosen][:, None]) & (position < self.stops[chosen][:, None])
         weight = predicted.astype(np.float32) * (0.0 if idle else 1.0)
         return Batch(codes=codes, label=self.store.label_ids[rows].astype(np.int64),
-                     speaker=self.store.speaker_ids[rows].astype(np.int64), num_samples=lengths.astype(np.int64),
+                     speaker=self.store.speaker_ids[rows].astype(np.int64), num_samples=lengths,
                      start_frame=(begins // self.hop).astype(np.int64),
                      inside=predicted & (position < lengths[:, None]), weight=weight,
                      total_weight=float(weight.sum()) if total_weight is None else total_weight,

@@ -7,12 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wavegen.audio import lpc
+from wavegen.audio import lpc, mulaw
+from wavegen.audio.levels import fade
 from wavegen.audio.mel import mel_basis
 from wavegen.audio.signal import prediction_coefficients
+from wavegen.config import AudioConfig
 from wavegen.data.store import Store
 
 CACHE_BYTES = 2**30  # of coded signals and coefficients kept from epoch to epoch
+CUT_FADE_MS = 20.0  # at the end of a recording that was slowed down beyond its window
 NOISE_SHAPE = (1.5, 0.5)  # of the spread of the noise over windows, see `draw_noise`
 
 
@@ -85,6 +88,22 @@ def features_of(store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]
         frames[place, :, : len(clip)] = clip.T
         frames[place, :, len(clip) :] = clip[-1][:, None]
     return frames, counts
+
+
+def play(codes: np.ndarray, speed: float, max_samples: int, audio: AudioConfig) -> np.ndarray:
+    """Codes (n,) of a recording played faster, and so higher, than it was: int64 (round(n / speed) or `max_samples`,).
+
+    Resampled by a Fourier transform of the whole, which takes both ends for silent; what is cut off is faded out.
+    """
+    number = max(1, round(len(codes) / speed))
+    if len(codes) == 0:
+        return np.zeros(0, np.int64)
+    spectrum = np.fft.rfft(mulaw.decode(codes.astype(np.int64), audio.quantization_channels).astype(np.float64))
+    played = np.fft.irfft(spectrum, number) * (number / len(codes))
+    waveform = np.clip(played[:max_samples], -1.0, 1.0).astype(np.float32)
+    if number > max_samples:
+        waveform = fade(waveform, audio.sample_rate, 0.0, CUT_FADE_MS)
+    return mulaw.encode(waveform, audio.quantization_channels)
 
 
 def draw_noise(generator: np.random.Generator, strength: float, num_samples: int) -> np.ndarray:

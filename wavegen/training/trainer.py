@@ -186,11 +186,12 @@ def _windows(recipe: Recipe, store: Store, split: str) -> WindowBatches:
     if isinstance(model, VAEConfig | WGANConfig):
         return WindowBatches(store, split, training.samples_per_batch, 0, 1, seed=training.seed,
                              fixed=model.num_samples,
-                             random_start=training.window_start == "random" and split == "train")
+                             random_start=training.window_start == "random" and split == "train",
+                             pitch_shift=training.pitch_shift, balance=training.balance_labels and split == "train")
     context = model.receptive_field if isinstance(model, WaveNetConfig) else 0
     return WindowBatches(store, split, training.samples_per_batch, training.tail_samples,
                          model.conditioning.hop_length, training.chunk_samples, context, training.seed,
-                         code_noise=training.code_noise)
+                         code_noise=training.code_noise, balance=training.balance_labels and split == "train")
 
 
 def _check(recipe: Recipe, store: Store) -> None:
