@@ -128,6 +128,23 @@ def test_a_loss_that_is_not_a_number_stops_the_training(tiny_store, tmp_path, mo
         fit(vae_recipe(), tiny_store, tmp_path / "run")
 
 
+def test_shifted_and_balanced_windows_train_and_resume_bit_equal(tiny_store, tmp_path):
+    recipe = vae_recipe(pitch_shift=3, balance_labels=True, validation_interval=6)
+    fit(recipe, tiny_store, tmp_path / "run")
+    whole = weights(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "step-6.ckpt").unlink()
+    fit(recipe, tiny_store, tmp_path / "run", resume="auto")
+    again = weights(tmp_path / "run")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_models_of_whole_clips_are_not_shifted():
+    model = {"family": "rnn", "hidden_channels": 8}
+    with pytest.raises(ValueError, match=r"pitch_shift is 2.0, but the family rnn learns whole clips"):
+        Recipe.model_validate({"name": "r", "audio": {"sample_rate": 8000}, "model": model,
+                               "training": {"max_steps": 1, "pitch_shift": 2}})
+
+
 @pytest.mark.parametrize(("options", "message"), [
     ({"noise": "none"}, r"kl_weight is 1.0, but without latent noise .* there is no KL"),
     ({"decoder": WAVENET, "variational": {"spectral_weight": 1}}, "spectral_weight is 1.0, but the wavenet decoder"),
