@@ -414,8 +414,8 @@ class Recipe(Config):
                                      f"training.adversarial.spectral.hop_length {view.hop_length}")
                 _check_strides(view.critic.channels, view.critic.strides, length // view.hop_length)
         if self.training.pitch_shift and not isinstance(self.model, VAEConfig | WGANConfig):
-            raise ValueError(f"training.pitch_shift is {self.training.pitch_shift}, but the family {self.model.family} learns "
-                             "whole clips as they are; it is for models of fixed windows (vae, wgan)")
+            raise ValueError(f"training.pitch_shift is {self.training.pitch_shift}, but the family "
+                             f"{self.model.family} learns clips as they are; it is for fixed windows (vae, wgan)")
         if isinstance(self.model, VAEConfig):
             _check_variational(self.model, self.training.variational)
         return self
