@@ -229,7 +229,7 @@ class Vocoder:
             seed: in [0, 2^64), one for all rows or one for each.
             temperature: above 0, below 1 is safer; None: what the model does best with. Also one for each row.
             min_p: in [0, 1], codes less likely than this share of the likeliest are never drawn; None as above.
-            speaker: name or number, for all rows or a list with one for each, of a model with several speakers.
+            speaker: name, for all rows or a list with one for each; for a model with speakers.
             check: refuse values that cannot be what `spec` says. What is not finite is always refused.
             streams: in [0, 2^64), one for all rows or one for each: draws differ by seed and stream.
 
