@@ -18,6 +18,7 @@ from wavegen.config import ModelFolder
 from wavegen.engines import AbstractEngine, ModelConditioning, build_engine
 from wavegen.errors import ConfigError
 from wavegen.models import ConditioningInputs
+from wavegen.synth.guards import GuardReport
 from wavegen.synth.one_pass import OnePassEngine, draw_latents
 from wavegen.synth.plan import Blend, Plan, Request, clip_samples, is_one_pass, pause_samples, plan_clip, window_samples
 
@@ -66,6 +67,7 @@ class Report:
     precision: str
     choice: str = ""  # why this precision, where it was not asked for by name
     first_audio_seconds: float | None = None  # of work until a vocoder's first 20 ms were there; None before that
+    guarded: GuardReport | None = None  # what a vocoder's guard saw; None without one
 
     @property
     def seconds(self) -> float:
@@ -98,10 +100,11 @@ class Report:
         first = ""
         if self.first_audio_seconds is not None:
             first = f", first audio after {1e3 * self.first_audio_seconds:.1f} ms"
+        bursts = f", {self.guarded}" if self.guarded is not None and self.guarded.bursts + self.guarded.silences else ""
         return (
             f"{self.seconds:.2f} s of audio in {self.wall_seconds:.2f} s: "
             f"{self.samples_per_second:,.0f} samples/s, "
-            f"{self.times_realtime:.2f} times real time{first} (engine {self.engine}, {self.arithmetic})"
+            f"{self.times_realtime:.2f} times real time{first}{bursts} (engine {self.engine}, {self.arithmetic})"
         )
 
 

@@ -24,6 +24,7 @@ from wavegen.engines import AbstractEngine, State
 from wavegen.engines.base import Rows
 from wavegen.engines.frames import FrameNetwork, FrameTable
 from wavegen.errors import BadInputError
+from wavegen.synth.guards import Guard, GuardReport
 
 Floats = NDArray[np.float32]
 BLOCK_SECONDS = 0.01  # a block is as many frames as last so long
@@ -64,6 +65,7 @@ class Meter:
     num_samples: int = 0
     wall_seconds: float = 0.0
     first_audio_seconds: float | None = None
+    guarded: GuardReport | None = None  # what the guard saw
 
     def count(self, num_samples: int, seconds: float, enough: int) -> None:
         """Add samples, and the seconds they took; the first audio is there from `enough` samples on."""
@@ -145,12 +147,14 @@ class Utterances:
         draws: how each row draws.
         bases: of each row, `FrameNetwork.base`.
         meter: counts what is done.
+        guard: watches what is spoken; None speaks on whatever comes.
     """
 
     voice: Voice
     draws: Rows
     bases: Sequence[Floats]
     meter: Meter = field(default_factory=Meter)
+    guard: Guard | None = None
 
     def __post_init__(self) -> None:
         voice, size = self.voice, len(self.bases)
@@ -168,6 +172,7 @@ class Utterances:
         other.windows = [copy.copy(window) for window in self.windows]
         other._state = None if self._state is None else self._state.copy(other._told)
         other._decoder = self._decoder.copy(other._told.prediction)
+        other.guard = None if self.guard is None else self.guard.copy()
         return other
 
     def ready(self) -> int:
@@ -191,14 +196,22 @@ class Utterances:
             self._state = voice.engine.start(
                 size, self._told, draws.seeds.tolist(), draws.streams.tolist(), draws.temperature.tolist(),
                 draws.min_p.tolist())
-        codes = voice.engine.step(self._state, num_frames * voice.hop_length)
-        waveform = self._decoder.decode(codes)
+        kept = np.array([max(0, min(num_frames, window.count - start)) if window.ended else num_frames
+                         for window in self.windows])
+        if self.guard is None:
+            codes = voice.engine.step(self._state, num_frames * voice.hop_length)
+            waveform = self._decoder.decode(codes)
+        else:
+            # Without look-ahead a frame does not know the next one, however it arrives.
+            stop = start + num_frames + min(1, voice.lookahead)
+            features = np.stack([window.features(start, stop).T for window in self.windows])
+            codes, waveform, self._state, self._decoder, report = self.guard.speak(
+                voice.engine, self._state, self._decoder, features, num_frames, kept)
+            self.meter.guarded = report if self.meter.guarded is None else self.meter.guarded + report
         self.position += num_frames
-        kept = sum(max(0, min(num_frames, window.count - start) if window.ended else num_frames)
-                   for window in self.windows)
         for window in self.windows:
             window.drop(self.position)
-        self.meter.count(kept * voice.hop_length, time.perf_counter() - begin,
+        self.meter.count(int(kept.sum()) * voice.hop_length, time.perf_counter() - begin,
                          int(FIRST_SECONDS * voice.audio.sample_rate))
         return Spoken(codes, waveform)
 

@@ -28,6 +28,7 @@ from wavegen.engines import AbstractEngine, build_engine
 from wavegen.engines.base import Rows, make_rows
 from wavegen.engines.frames import FrameNetwork
 from wavegen.errors import BadInputError, ConfigError
+from wavegen.synth.guards import Guard
 from wavegen.synth.mel_input import MelClip, MelReader, pieces_of, read_clips
 from wavegen.synth.plan import speaker_name
 from wavegen.synth.synthesizer import AudioChunk, Report
@@ -217,7 +218,7 @@ class Vocoder:
     def __call__(self, mel: Any, lengths: Any = None, spec: MelSpec | str | None = None, layout: str = "BCT",
                  seed: int | Sequence[int] = 0, temperature: float | Sequence[float] | None = None,
                  min_p: float | Sequence[float] | None = None, speaker: Speakers = None, check: bool = True,
-                 streams: int | Sequence[int] = 0) -> Audio:
+                 streams: int | Sequence[int] = 0, guard: bool = True) -> Audio:
         """The audio of a batch of mels. A row is the same as the same mel alone.
 
         Args:
@@ -232,6 +233,7 @@ class Vocoder:
             speaker: name, for all rows or a list with one for each; for a model with speakers.
             check: refuse values that cannot be what `spec` says. What is not finite is always refused.
             streams: in [0, 2^64), one for all rows or one for each: draws differ by seed and stream.
+            guard: speak bursts again and silence at a lower temperature (`wavegen.synth.guards`).
 
         Returns:
             F * hop_length samples for F frames of each row.
@@ -242,7 +244,8 @@ class Vocoder:
                 what it looks like.
             ConfigError: an option out of range, an unknown preset, layout or speaker.
         """
-        clips, parts = self._begin(mel, lengths, spec, layout, seed, temperature, min_p, speaker, check, streams)
+        clips, parts = self._begin(mel, lengths, spec, layout, seed, temperature, min_p, speaker, check, streams,
+                                   guard)
         length = self._lengths(clips)
         waveform = np.zeros((len(clips), int(length.max())), np.float32)
         for row, start, _, samples in parts:
@@ -252,12 +255,13 @@ class Vocoder:
     def codes(self, mel: Any, lengths: Any = None, spec: MelSpec | str | None = None, layout: str = "BCT",
               seed: int | Sequence[int] = 0, temperature: float | Sequence[float] | None = None,
               min_p: float | Sequence[float] | None = None, speaker: Speakers = None, check: bool = True,
-              streams: int | Sequence[int] = 0) -> Any:
+              streams: int | Sequence[int] = 0, guard: bool = True) -> Any:
         """The mu-law codes the network speaks, int64 (B, T); silence behind a row's end. Arguments as of a call.
 
         On the signal path lpc they are codes of the excitation, not of the waveform.
         """
-        clips, parts = self._begin(mel, lengths, spec, layout, seed, temperature, min_p, speaker, check, streams)
+        clips, parts = self._begin(mel, lengths, spec, layout, seed, temperature, min_p, speaker, check, streams,
+                                   guard)
         silence = silence_code(self.folder.audio.quantization_channels)
         codes = np.full((len(clips), int(self._lengths(clips).max())), silence, np.int64)
         for row, start, spoken, _ in parts:
@@ -266,15 +270,15 @@ class Vocoder:
 
     def stream(self, frames: Any = None, spec: MelSpec | str | None = None, layout: str = "CT", seed: int = 0,
                temperature: float | None = None, min_p: float | None = None, speaker: str | int | None = None,
-               check: bool = True, streams: int = 0) -> Any:
+               check: bool = True, streams: int = 0, guard: bool = True) -> Any:
         """One utterance while its mel arrives: the same samples as a call gives of the whole mel.
 
         Args:
             frames: an iterable of pieces (n_mels, n), or of single frames (n_mels,), or a whole mel; None for a
                 `VocoderStream` to push frames to.
             layout: "CT" of pieces (n_mels, n), "TC" of pieces (n, n_mels); with a B in front pieces have one row.
-            spec, seed, temperature, min_p, speaker, check, streams: as of a call. Every piece is checked as it comes;
-                a logarithm of another base may only show after `JUDGED_FRAMES` frames.
+            spec, seed, temperature, min_p, speaker, check, streams, guard: as of a call. Every piece is checked as it
+                comes; a logarithm of another base may only show after `JUDGED_FRAMES` frames.
 
         Returns:
             With frames an iterator of `AudioChunk`, a block as soon as the look-ahead allows; the last one, which may
@@ -289,7 +293,8 @@ class Vocoder:
         reader = MelReader(source, self.spec, layout, check)
         draws = self._draws(1, seed, temperature, min_p, streams)
         self._meter = Meter()
-        stream = VocoderStream(self, reader, Utterances(self._voice, draws, self._bases(speaker, 1), self._meter))
+        stream = VocoderStream(self, reader, Utterances(self._voice, draws, self._bases(speaker, 1), self._meter,
+                                                        self._guard(draws, guard)))
         self._warm_up()
         return stream if frames is None else self._chunks(stream, pieces_of(frames, layout, self._voice.block_frames))
 
@@ -334,7 +339,8 @@ class Vocoder:
         return max(1, SPAN_SAMPLES // (block * self.hop_length)) * block
 
     def _begin(self, mel: Any, lengths: Any, spec: MelSpec | str | None, layout: str, seed: Any, temperature: Any,
-               min_p: Any, speaker: Speakers, check: bool, streams: Any) -> tuple[list[MelClip], Iterator[Any]]:
+               min_p: Any, speaker: Speakers, check: bool, streams: Any,
+               guard: bool) -> tuple[list[MelClip], Iterator[Any]]:
         """The utterances of a call and what is spoken of them: row, first sample, codes (n,), waveform (n,)."""
         convert = MelConverter(self.spec if spec is None else spec, self.spec)
         clips = read_clips(mel, lengths, layout, convert.source)
@@ -343,14 +349,15 @@ class Vocoder:
         for row, clip in enumerate(clips):
             clip.check(convert.source, check, row if len(clips) > 1 else -1)
         self._meter = Meter()
-        return clips, self._spoken(clips, convert, draws, bases)
+        return clips, self._spoken(clips, convert, draws, bases, guard)
 
     def _spoken(self, clips: Sequence[MelClip], convert: MelConverter, draws: Rows, bases: Sequence[Floats],
-                ) -> Iterator[tuple[int, int, NDArray[np.int64], Floats]]:
+                guard: bool) -> Iterator[tuple[int, int, NDArray[np.int64], Floats]]:
         hop, span = self.hop_length, self._span_frames
         for rows in group_rows([clip.num_frames for clip in clips], self.engine.batch_rows):
             some = Rows(*(getattr(draws, name)[rows] for name in ("seeds", "streams", "temperature", "min_p")))
-            utterances = Utterances(self._voice, some, [bases[row] for row in rows], self._meter)
+            utterances = Utterances(self._voice, some, [bases[row] for row in rows], self._meter,
+                                    self._guard(some, guard))
             for start in range(0, clips[rows[0]].num_frames, span):
                 for row, window in zip(rows, utterances.windows, strict=True):
                     if not window.ended:
@@ -381,6 +388,9 @@ class Vocoder:
         return make_rows(batch_size, seed, every, usual.temperature if temperature is None else temperature,
                          usual.min_p if min_p is None else min_p)
 
+    def _guard(self, draws: Rows, wanted: bool) -> Guard | None:
+        return Guard(self.spec, draws, self._basis, self._voice.block_frames) if wanted else None
+
     def _bases(self, speaker: Speakers, batch_size: int) -> list[Floats]:
         given = [speaker] * batch_size if speaker is None or isinstance(speaker, (str, int, np.integer)) else [*speaker]
         if len(given) != batch_size:
@@ -394,7 +404,8 @@ class Vocoder:
         if self._is_warm:
             return
         bases = self._bases(self.speakers[0] if self.speakers else None, 1)
-        utterance = Utterances(self._voice, make_rows(1, 0, [0], 1.0, 0.0), bases)
+        draws = make_rows(1, 0, [0], 1.0, 0.0)
+        utterance = Utterances(self._voice, draws, bases, guard=self._guard(draws, True))
         silence = np.log(self.spec.floor) / (1.0 if self.spec.log_base == "e" else np.log(10.0))
         frames = np.full((self.n_mels, self._voice.block_frames), silence, np.float32)
         mean, scale = (np.array(values, np.float32)[:, None] for values in (self.spec.mean, self.spec.scale))
@@ -405,7 +416,7 @@ class Vocoder:
 
     def _report_of(self, meter: Meter) -> Report:
         return Report(meter.num_samples, meter.wall_seconds, self.sample_rate, self.engine.name, self.engine.precision,
-                      self.engine.choice, meter.first_audio_seconds)
+                      self.engine.choice, meter.first_audio_seconds, meter.guarded)
 
 
 def group_rows(lengths: Sequence[int], most: int) -> list[list[int]]:

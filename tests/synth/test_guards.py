@@ -1,0 +1,107 @@
+"""Guards redraw what breaks the mel's word and change nothing else; the laws hold bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import wavegen
+from tiny import save_tiny_vocoder, tiny_mel
+from wavegen.synth import guards
+from wavegen.synth.guards import GuardReport, silence_factor
+
+
+@pytest.fixture(scope="module", params=["lpc", "direct"])
+def voc(request, tmp_path_factory):
+    """A vocoder that knows nothing: many of its frames are louder than any mel."""
+    folder = tmp_path_factory.mktemp("models") / f"tiny-{request.param}"
+    return wavegen.load(save_tiny_vocoder(folder, request.param), precision="f32")
+
+
+def mixed_mel(num_frames=40, seed=3):
+    """Frames it keeps to, frames it cannot, and silence."""
+    mel = tiny_mel(num_frames, seed)
+    mel[:, ::7] += 4.0
+    mel[:, 20:24] = np.log(1e-5)
+    return np.minimum(mel, -1.5)
+
+
+def test_bursts_are_spoken_again_and_fewer_are_left(voc):
+    mel = mixed_mel()[None]
+    plain, watched = voc(mel, guard=False).waveform, None
+    assert voc.report.guarded is None
+    watched = voc(mel).waveform
+    report = voc.report.guarded
+    assert report.frames == 40 and report.bursts > 0 and report.attempts > 0
+    assert report.bursts_left <= report.bursts
+    assert not np.array_equal(plain, watched)
+    assert "bursts: " in str(voc.report)
+
+
+@settings(max_examples=8)
+@given(cuts=st.lists(st.integers(0, 9), min_size=1, max_size=9))
+def test_a_stream_is_the_whole_however_it_is_cut(voc, cuts):
+    mel = mixed_mel()
+    whole = voc(mel[None])
+    stream, pieces, start = voc.stream(), [], 0
+    for cut in cuts:
+        pieces.append(stream.push(mel[:, start : start + cut]))
+        start += cut
+    pieces += [stream.push(mel[:, start:]), stream.finish()]
+    assert np.array_equal(np.concatenate(pieces), whole.waveform[0])
+    voc(mel[None])
+    assert stream.report.guarded == voc.report.guarded
+
+
+def test_a_batch_is_its_rows(voc):
+    mels = [mixed_mel(40, 3), mixed_mel(33, 4), mixed_mel(25, 5)]
+    together, total = voc(mels, seed=[1, 2, 3]), GuardReport()
+    report = voc.report.guarded
+    for row, mel in enumerate(mels):
+        assert np.array_equal(voc(mel[None], seed=row + 1).waveform[0], together[row].waveform)
+        total += voc.report.guarded
+    assert total == report and report.attempts > 0
+
+
+def test_a_copied_stream_has_the_same_future(voc):
+    mel, stream = mixed_mel(), voc.stream()
+    stream.push(mel[:, :17])
+    copy = stream.copy()
+    assert np.array_equal(stream.push(mel[:, 17:]), copy.push(mel[:, 17:]))
+    assert np.array_equal(stream.finish(), copy.finish())
+    assert stream.report.guarded == copy.report.guarded
+
+
+def test_where_all_is_well_nothing_changes(voc, monkeypatch):
+    monkeypatch.setattr(guards, "QUIET_DB", -200.0)
+    monkeypatch.setattr(guards, "SILENT_DB", -300.0)
+    monkeypatch.setattr(guards, "CREDITS", 0.0)
+    mel = mixed_mel()[None]
+    assert np.array_equal(voc(mel).waveform, voc(mel, guard=False).waveform)
+
+
+def test_a_mel_that_cannot_be_met_costs_little(voc):
+    """Every frame asks for silence and the network makes noise."""
+    mel = np.full((1, 12, 400), np.log(1e-5), np.float32)
+    voc(mel, check=False)
+    report = voc.report.guarded
+    assert report.bursts > 300 and report.attempts <= guards.CREDITS + 400 * guards.CREDITS_PER_FRAME
+
+
+def test_silence_is_spoken_at_a_lower_temperature(voc):
+    levels = np.array([-40.0, guards.QUIET_DB, (guards.QUIET_DB + guards.SILENT_DB) / 2, guards.SILENT_DB, -120.0])
+    expected = np.broadcast_to((10 ** (levels / 10))[None, :, None, None], (1, 5, 2, 3))
+    assert silence_factor(expected).tolist() == [[1.0, 1.0, 0.75, 0.5, 0.5]]
+    voc(mixed_mel()[None])
+    assert 3 <= voc.report.guarded.quiet_frames <= 5
+
+
+def test_reports_add_up():
+    one = GuardReport(0.01, 100, 2, 1, 4, 1, 0, 7)
+    both = one + GuardReport(0.01, 300, 0, 0, 0, 0, 0, 0)
+    assert both.seconds == pytest.approx(4.0) and both.bursts == 2
+    assert both.per_1000_seconds() == {"bursts": 500.0, "silences": 250.0, "attempts": 1000.0, "bursts_left": 250.0,
+                                       "silences_left": 0.0}
+    assert str(both) == "bursts: 3 blocks, 1 left after 4 more draws" and str(GuardReport()) == "no bursts"
