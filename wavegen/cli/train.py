@@ -15,6 +15,17 @@ def prepare(
     recipe: RecipeFile,
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder of recordings.")],
     out: Annotated[Path, typer.Option("--out", metavar="STORE", help="Store to write, or to continue.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="key=value", show_default=False, help="Such as prepare.normalize=none."),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Features of an acoustic model, ID.npy each, in place of the recordings'."),
+    ] = None,
+    features_spec: Annotated[
+        str | None, typer.Option(metavar="PRESET", help="What they are; as audio.mel of the recipe if left out.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="A bad file is an error instead of being skipped.")] = False,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Processes; all usable cores if left out.")] = None,
     json: Json = False,
@@ -24,7 +35,8 @@ def prepare(
     from wavegen.config import load_recipe
     from wavegen.data.prepare import prepare as prepare_store
 
-    report = prepare_store(load_recipe(recipe), data, out, strict=strict, workers=workers)
+    report = prepare_store(load_recipe(recipe, overrides or []), data, out, strict=strict, workers=workers,
+                           features=features, features_spec=features_spec)
     if json:
         print_json(report)
 

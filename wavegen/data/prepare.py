@@ -25,7 +25,8 @@ import numpy as np
 from wavegen.audio import io, levels
 from wavegen.audio.atomic import replacing, sync_folder, write_error
 from wavegen.audio.signal import encode_waveform
-from wavegen.config import AudioConfig, PrepareConfig, Recipe
+from wavegen.config import AudioConfig, MelSpec, PrepareConfig, Recipe
+from wavegen.data.given import Fit, FitReport, GivenFeatures, given_features, read_given
 from wavegen.data.plan import Item, Plan, build_plan, differences
 from wavegen.data.pool import Crash, run_ordered
 from wavegen.data.report import build_report
@@ -48,6 +49,7 @@ class Clip(NamedTuple):
     gain: float
     peak: float
     clipped: int
+    fit: Fit | None = None  # of features that were given
 
 
 class Settings(NamedTuple):
@@ -57,10 +59,15 @@ class Settings(NamedTuple):
     code_dtype: str
     config: PrepareConfig
     basis: np.ndarray | None
+    given: MelSpec | None  # what features that are given are
+
+
+Job = tuple[str, str | None, str | None]  # path; reason not to open it; file of the features that are given
 
 
 def prepare(recipe: Recipe, data_dir: str | Path, out_dir: str | Path, strict: bool = False,
-            workers: int | None = None, progress: bool = True) -> dict[str, Any]:
+            workers: int | None = None, progress: bool = True, features: str | Path | None = None,
+            features_spec: MelSpec | str | None = None) -> dict[str, Any]:
     """Make the store of a recipe from a folder of recordings.
 
     A recording that cannot be used is left out and reported with its reason. A killed run is continued
@@ -74,6 +81,9 @@ def prepare(recipe: Recipe, data_dir: str | Path, out_dir: str | Path, strict: b
         workers: processes; None takes one a CPU, 0 works in this process, where a file that crashes
             the decoder crashes the run.
         progress: show a bar on stderr if that is a terminal.
+        features: folder of features that take the place of those computed from the recordings, one ID.npy an
+            utterance, (n_mels, F) or (F, n_mels): see `wavegen.data.given`. A recording without is left out.
+        features_spec: what they are, a spec or a preset's name; None: as `audio.mel` of the recipe.
 
     Returns:
         The report, as in `report.json`, and under "status" either "prepared" or "unchanged".
@@ -81,18 +91,22 @@ def prepare(recipe: Recipe, data_dir: str | Path, out_dir: str | Path, strict: b
     Raises:
         BadInputError: no recordings, none that can be used, or with `strict` one that cannot.
         ConfigError: settings that cannot be met, such as two recordings of one id.
+        MelMismatch: features of another kind than the recipe's.
         StoreError: another store is in the way, or is being written by another process.
         WavegenError: the store cannot be written; nothing half-written is left.
     """
     out, data = Path(os.path.abspath(out_dir)), Path(data_dir)
     partial = out.with_name(f".{out.name}.partial")
     io.check_sample_rate(recipe.audio.sample_rate)
+    given = None if features is None else given_features(features, features_spec, recipe)
+    if given is None and features_spec is not None:
+        raise ConfigError("--features-spec says what --features are; give both")
     _check_free(out, recipe)
     try:
         partial.mkdir(parents=True, exist_ok=True)
         with _locked(partial, out):
             try:
-                return _prepare(recipe, data, out, partial, strict, workers, progress)
+                return _prepare(recipe, data, out, partial, strict, workers, progress, given)
             except (WavegenError, OSError, sqlite3.Error):
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
@@ -106,25 +120,25 @@ def prepare(recipe: Recipe, data_dir: str | Path, out_dir: str | Path, strict: b
 
 
 def _prepare(recipe: Recipe, data: Path, out: Path, partial: Path, strict: bool, workers: int | None,
-             progress: bool) -> dict[str, Any]:
+             progress: bool, given: GivenFeatures | None) -> dict[str, Any]:
     plan = build_plan(partial / "plan.sqlite", data, recipe.prepare, leave_out=out)
     try:
         if (out / INFO).is_file():
-            report = _unchanged(out, plan, strict)
+            report = _unchanged(out, plan, given, strict)
             shutil.rmtree(partial, ignore_errors=True)
             return report
-        with StoreWriter(partial, recipe.audio, recipe.prepare, plan.fingerprint) as writer:
+        with StoreWriter(partial, recipe.audio, recipe.prepare, _fingerprint(plan, given)) as writer:
             if strict:
                 for left_out in writer.skipped():
                     raise _refused(data / left_out["source"], left_out["reason"])
             if writer.num_done:
                 logger.info("continuing %s: %d of %d are done", out, writer.num_done, plan.num_items)
-            _write_all(recipe, data, plan, writer, strict, workers, progress)
+            _write_all(recipe, data, plan, writer, strict, workers, progress, given)
             if writer.num_utterances == 0:
                 first = next(writer.skipped())
                 raise BadInputError(f"none of the {plan.num_items} files below {data} can be used; "
                                     f"the first is {first['source']}: {first['reason']}")
-            info, columns = writer.finish(plan.sources)
+            info, columns = writer.finish(plan.sources, _features_source(plan, given))
             report = build_report(info, columns, plan.num_items, writer.skipped())
     finally:
         plan.close()
@@ -140,20 +154,31 @@ def _prepare(recipe: Recipe, data: Path, out: Path, partial: Path, strict: bool,
 
 
 def _write_all(recipe: Recipe, data: Path, plan: Plan, writer: StoreWriter, strict: bool, workers: int | None,
-               progress: bool) -> None:
+               progress: bool, given: GivenFeatures | None) -> None:
     """Take every recording of the plan that is not done, in order."""
-    left = plan.num_items - writer.num_done
-    clips = _clips(recipe, data, plan, writer.num_done, _num_workers(workers, left))
+    left, fits = plan.num_items - writer.num_done, FitReport()
+    clips = _clips(recipe, data, plan, writer.num_done, _num_workers(workers, left), given)
     with contextlib.closing(clips), _bar(progress, plan.num_items, writer.num_done) as advance:
         for item, clip in clips:
             if isinstance(clip, Clip):
                 writer.add(item, clip.codes, clip.features, clip.gain, clip.peak, clip.clipped)
+                fits.add(clip.fit)
             elif strict:
                 raise _refused(data / item.source, clip)
             else:
                 writer.skip(item, clip)
             writer.checkpoint(CHECKPOINT_SECONDS)
             advance()
+    for line in fits.warnings():
+        logger.warning(line)
+
+
+def _fingerprint(plan: Plan, given: GivenFeatures | None) -> str:
+    return plan.fingerprint if given is None else plan.fingerprint + given.fingerprint(plan.items(), with_time=True)
+
+
+def _features_source(plan: Plan, given: GivenFeatures | None) -> str:
+    return "" if given is None else given.fingerprint(plan.items(), with_time=False)
 
 
 def _refused(path: Path, reason: str) -> AudioError:
@@ -162,16 +187,17 @@ def _refused(path: Path, reason: str) -> AudioError:
 
 
 def _clips(recipe: Recipe, data: Path, plan: Plan, start: int,
-           num_workers: int) -> Generator[tuple[Item, Clip | str], None, None]:
+           num_workers: int, given: GivenFeatures | None) -> Generator[tuple[Item, Clip | str], None, None]:
     """Each item with its clip, or with the reason there is none."""
     audio, basis = recipe.audio, None
     if audio.mel is not None:
         from wavegen.audio.mel import mel_basis
 
         basis = mel_basis(audio.mel)
-    settings = Settings(audio, code_dtype(audio), recipe.prepare, basis)
+    settings = Settings(audio, code_dtype(audio), recipe.prepare, basis, None if given is None else given.spec)
     function = functools.partial(read_clip, settings)
-    jobs = ((str(data / item.source), item.reason) for item in plan.items(start))
+    jobs = ((str(data / item.source), item.reason, None if given is None else str(given.file(item.id)))
+            for item in plan.items(start))
     results = (function(job) for job in jobs)
     if num_workers:
         results = run_ordered(function, jobs, num_workers, FILE_SECONDS)
@@ -180,18 +206,18 @@ def _clips(recipe: Recipe, data: Path, plan: Plan, start: int,
             yield item, result.reason if isinstance(result, Crash) else result
 
 
-def read_clip(settings: Settings, job: tuple[str, str | None]) -> Clip | str:
+def read_clip(settings: Settings, job: Job) -> Clip | str:
     """One recording as codes, or the reason why it cannot be used.
 
     Args:
         settings: of the recipe.
-        job: path, and the reason not to open it if there is one already.
+        job: path, the reason not to open it if there is one already, and the file of its features if given.
     """
-    path, reason = job
+    path, reason, features = job
     if reason is not None:
         return reason
     try:
-        return _read_clip(settings, path)
+        return _read_clip(settings, path, features)
     except AudioError as error:
         return str(error).removeprefix(f"{path} ").removeprefix("cannot be used: ")
     except MemoryError:
@@ -200,7 +226,7 @@ def read_clip(settings: Settings, job: tuple[str, str | None]) -> Clip | str:
         return f"{type(error).__name__}: {error}"
 
 
-def _read_clip(settings: Settings, path: str) -> Clip:
+def _read_clip(settings: Settings, path: str, given: str | None) -> Clip:
     waveform, rate = io.read(path)
     clipped = levels.count_clipped(waveform)
     waveform = io.resample(waveform, rate, settings.audio.sample_rate)
@@ -213,16 +239,18 @@ def _read_clip(settings: Settings, path: str) -> Clip:
         raise AudioError(f"too short: {seconds:.3g} s after trimming, min_seconds is {shortest:g}")
     if longest is not None and seconds > longest:
         raise AudioError(f"too long: {seconds:.3g} s after trimming, max_seconds is {longest:g}")
-    features = None
+    features, fit = None, None
     if settings.audio.mel is not None:
         from wavegen.audio.mel import log_mel
 
         _one_thread()
-        # Rounded first: the path lpc predicts from what the store holds.
-        features = log_mel(waveform, settings.audio.mel, settings.basis).astype("<f2")
+        features = log_mel(waveform, settings.audio.mel, settings.basis)
+        if given is not None and settings.given is not None:
+            features, fit = read_given(Path(given), settings.given, features, settings.audio.mel)
+        features = features.astype("<f2")  # first: the path lpc predicts from what the store holds
     codes = encode_waveform(waveform, settings.audio, features, settings.basis).astype(settings.code_dtype)
     frames = b"" if features is None else np.ascontiguousarray(features.T).tobytes()
-    return Clip(codes.tobytes(), frames, gain, float(np.float32(peak)), clipped)
+    return Clip(codes.tobytes(), frames, gain, float(np.float32(peak)), clipped, fit)
 
 
 @functools.cache
@@ -297,12 +325,15 @@ def _check_free(out: Path, recipe: Recipe) -> None:
                          "Choose another --out, or delete it first")
 
 
-def _unchanged(out: Path, plan: Plan, strict: bool) -> dict[str, Any]:
+def _unchanged(out: Path, plan: Plan, given: GivenFeatures | None, strict: bool) -> dict[str, Any]:
     """The report of a store that is already there, if the recordings are still the same."""
     info = read_info(out)
     if info.sources and info.sources != plan.sources:
         raise StoreError(f"store {out} was prepared from other recordings than are there now; "
                          "choose another --out, or delete it first")
+    if info.features_source != _features_source(plan, given):
+        raise StoreError(f"store {out} was prepared {'with other' if info.features_source else 'without'} features "
+                         "than --features gives now; choose another --out, or delete it first")
     report: dict[str, Any] = json.loads((out / REPORT).read_text("utf-8")) if (out / REPORT).is_file() else {}
     skipped = report.get("skipped", [])
     if strict and skipped:

@@ -75,6 +75,7 @@ class StoreInfo(Config):
     features: tuple[FileRecord, ...] = ()
     columns: FileRecord | None = None
     sources: str = ""  # fingerprint of the list of recordings
+    features_source: str = ""  # fingerprint of features that were given; empty: computed from the recordings
     prepare: PrepareConfig
 
     @property

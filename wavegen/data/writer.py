@@ -119,11 +119,12 @@ class StoreWriter:
             file.write(json.dumps(state).encode())
         self._saved = time.monotonic()
 
-    def finish(self, sources: str) -> tuple[StoreInfo, np.ndarray]:
+    def finish(self, sources: str, features_source: str = "") -> tuple[StoreInfo, np.ndarray]:
         """Close the files and write columns and `store.json`.
 
         Args:
             sources: fingerprint of the list of recordings.
+            features_source: fingerprint of features that were given.
 
         Returns:
             What `store.json` says, and the columns of the index.
@@ -141,7 +142,7 @@ class StoreWriter:
         info = StoreInfo(audio=self._audio, labels=labels, speakers=speakers, splits=totals,
                          index=self._record(INDEX), codes=self._shards("codes"),
                          features=self._shards("features"), columns=self._record(COLUMNS_FILE),
-                         sources=sources, prepare=self._config)
+                         sources=sources, features_source=features_source, prepare=self._config)
         with replacing(self.folder / INFO) as file:
             file.write((info.model_dump_json(indent=2) + "\n").encode())
         return info, columns
