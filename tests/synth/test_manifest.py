@@ -75,11 +75,11 @@ def test_files_and_folders(tmp_path):
     for name in ("m/b.npy", "m/a.npy", "m/.c.npy", "m/d.txt", "n/a.npy"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = from_files([tmp_path / "m", tmp_path / "n/a.npy"], "mel", (".npy",))
+    found = from_files([tmp_path / "m", tmp_path / "n/a.npy"], "mel")
     assert [utterance.id for utterance in found] == ["a", "b", "a#3"]
     assert "taken by an earlier" in str(found[2].error) and found[1].mel == tmp_path / "m/b.npy"
-    with pytest.raises(BadInputError, match=r"holds no file for --like: none ends in \.wav"):
-        from_files([tmp_path / "m"], "like", (".wav",))
+    with pytest.raises(BadInputError, match=r"holds no file for --like: none ends in \.wav, "):
+        from_files([tmp_path / "m"], "like")
 
 
 ASKED = {"seed": 3, "input_sha256": "x"}

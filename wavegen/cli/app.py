@@ -118,9 +118,9 @@ def _end(error: BaseException) -> int:
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, WavegenError):
         return _tell(str(error), error.exit_code)
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError):  # whoever read the output has enough of it: nothing to complain about
         _abandon_stdout()
-        return _tell("whoever read the output stopped reading it", 1)
+        return 1
     if hasattr(error, "format_message"):  # how typer says that the command line is wrong
         return _tell(_usage(error), 2)
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("wavegen"):

@@ -1,13 +1,14 @@
-"""wavegen synth: from a model to audio files."""
+"""wavegen synth: from a model to audio."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wavegen.cli import vocode
 from wavegen.cli.options import (
     STANDARD,
     Engine,
@@ -22,6 +23,22 @@ from wavegen.cli.options import (
 )
 from wavegen.errors import ConfigError
 
+if TYPE_CHECKING:
+    from wavegen.config import ModelFolder
+    from wavegen.synth import Request, Synthesizer
+    from wavegen.synth.files import Delivery
+
+MEL_HELP = (
+    "Vocoders: mel spectrogram to speak, .npy, .npz or bare float32 frames (.f32); several, or a folder of them, with "
+    "--out. - reads stdin while it speaks: .npy arrays, known by their first bytes, else little-endian float32 frames "
+    "of n_mels numbers each."
+)
+MANIFEST_HELP = (
+    'Vocoders: JSON lines such as {"id": "s1", "mel": "s1.npy"} (or "like"; optional speaker, seed, temperature, min_p, '
+    "text), files relative to it. What --out holds already is checked and left."
+)
+FORMAT_HELP = "Of -o -: wav, flac, or raw, which is bare 16-bit samples (s16le)."
+
 
 def synth(
     model: Model,
@@ -30,13 +47,36 @@ def synth(
     seconds: Annotated[
         float | None, typer.Option(metavar="X", help="Intended length; a usual one if left out.")
     ] = None,
-    count: Annotated[int, typer.Option(metavar="N", help="Number of clips, which differ in their draws.")] = 1,
+    count: Annotated[
+        int | None, typer.Option(metavar="N", help="Number of clips, which differ in their draws; 1 if left out.")
+    ] = None,
+    mel: Annotated[list[Path] | None, typer.Option(metavar="F.npy", allow_dash=True, help=MEL_HELP)] = None,
+    like: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="F.wav", help="Vocoders: recording of any format and rate to speak again; also a folder."),
+    ] = None,
+    manifest: Annotated[Path | None, typer.Option(metavar="F.jsonl", dir_okay=False, help=MANIFEST_HELP)] = None,
+    mel_spec: Annotated[
+        str | None,
+        typer.Option("--mel-spec", metavar="PRESET", help="What the mels are, such as tacotron2; the model's if left out."),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(metavar="CT|TC", help="Bands first or frames first; told by the shape unless both are n_mels."),
+    ] = None,
+    normalize: Annotated[bool, typer.Option("--normalize", help="With --like: bring the peak to 0.9 first.")] = False,
+    no_check: Annotated[bool, typer.Option("--no-check", help="Speak mels whose values look wrong.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Speak also what --out holds already.")] = False,
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same bytes.")] = 0,
-    temperature: Annotated[float, typer.Option(metavar="T", help="Below 1 is safer and duller.")] = 1.0,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="T", help="Below 1 is safer and duller; the model's own if left out.")
+    ] = None,
     min_p: Annotated[
-        float,
-        typer.Option("--min-p", metavar="P", help="Never draw codes below this share of the likeliest."),
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            "--min-p", metavar="P", help="Never draw codes below this share of the likeliest; the model's own if left out."
+        ),
+    ] = None,
     engine: Engine = "auto",
     precision: Precision = "auto",
     threads: Threads = "auto",
@@ -48,48 +88,112 @@ def synth(
             metavar="OUT",
             dir_okay=False,
             allow_dash=True,
-            help="File to write, .wav or .flac; - is stdout.",
+            help="File to write, .wav or .flac; - is stdout, written while it speaks.",
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", file_okay=False, help="Folder for the clips and their manifest.jsonl."),
     ] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="F.png", help="Draw the spectrograms.")] = None,
+    format: Annotated[str | None, typer.Option(metavar="wav|flac|raw", help=FORMAT_HELP)] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="F.png", help="Draw the spectrograms, with --like beside the recording's.")
+    ] = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Generate audio with a model."""
+    """Generate audio with a model: from a label, or with a vocoder from a mel spectrogram.
+
+    \b
+    wavegen synth digits --label 7 --speaker george -o seven.wav
+    wavegen synth VOCODER --mel F.npy -o F.wav
+    ... | wavegen synth VOCODER --mel - -o - --format raw | aplay -f S16_LE -r 16000
+    """
     require_one(o=output, out=out)
-    if count != 1 and out is None:
-        raise ConfigError(f"--count {count} writes more than one file: give --out DIR instead of -o")
+    told = vocode.Told(mel, like, manifest, mel_spec, layout, normalize, no_check, overwrite)
+    place = vocode.Place(output, out, _format(format, output), plot)
     if output == STANDARD and json:
         raise ConfigError("-o - and --json both want stdout; leave one out")
     if output == STANDARD and sys.stdout.isatty():
         raise ConfigError("-o - writes audio to stdout, which is a terminal: send it to a file or a player")
+    from wavegen.checkpoint import find_model, read_spec
 
-    from wavegen.synth import Request, files, load_synthesizer, numbered, split_labels
-    from wavegen.synth.spectrogram import check_plot, plot_written
+    spec = read_spec(find_model(model))
+    if spec.is_vocoder:
+        given = {"--label": label, "--seconds": seconds, "--count": count}
+        _check_kind(spec, [name for name, value in given.items() if value is not None])
+        vocode.check(told, spec, place)
+    else:
+        _check_kind(spec, told.given())
+        if count not in (None, 1) and out is None:
+            raise ConfigError(f"--count {count} writes more than one file: give --out DIR instead of -o")
+
+    from wavegen.synth import files
+    from wavegen.synth.spectrogram import check_plot
 
     if plot is not None:
         check_plot(plot)
     if output is not None and output != STANDARD:
         files.check_place(output, files.ENDINGS)
-    synthesizer = load_synthesizer(model, engine, precision, threads=threads)
-    first = Request(split_labels(label, synthesizer.labels), speaker, seconds, seed, 0, temperature, min_p)
-    requests = numbered(first, count)
-    with progress_bar(files.total_samples(synthesizer, requests), "speaking") as progress:
-        if out is not None:
-            delivery = files.write_clips(synthesizer, requests, out, progress)
-        elif output == STANDARD:
-            delivery = files.write_stream(synthesizer, first, sys.stdout.buffer, progress)
-        else:
-            assert output is not None
-            delivery = files.write_clip(synthesizer, first, output, progress)
+    if spec.is_vocoder:
+        from wavegen.synth import load_vocoder
+        from wavegen.synth.vocode import Options
+
+        options = Options(mel_spec, layout, normalize, not no_check, speaker, seed, temperature, min_p)
+        delivery, asked = vocode.speak(load_vocoder(model, engine, precision, threads=threads), told, options, place)
+    else:
+        from wavegen.synth import Request, load_synthesizer, split_labels
+
+        synthesizer = load_synthesizer(model, engine, precision, threads=threads)
+        usual = spec.sampling
+        request = Request(split_labels(label, synthesizer.labels), speaker, seconds, seed,
+                          temperature=usual.temperature if temperature is None else temperature,
+                          min_p=usual.min_p if min_p is None else min_p)
+        delivery, asked = _say(synthesizer, request, 1 if count is None else count, place)
     if json:
         for clip in delivery.clips:
             print(clip.to_json())
-    note(str(delivery.report))
-    if plot is not None:
-        plot_written(plot, synthesizer, requests, delivery, out)
-    files.check_delivery(delivery, len(requests))
+    if delivery.report.num_samples:
+        note(str(delivery.report))
+    files.check_delivery(delivery, asked)
+
+
+def _say(synthesizer: Synthesizer, first: Request, count: int, place: vocode.Place) -> tuple[Delivery, int]:
+    """Speak clips of a model that is told a label, or nothing."""
+    from wavegen.synth import files, numbered
+    from wavegen.synth.spectrogram import plot_written
+
+    requests = numbered(first, count)
+    with progress_bar(files.total_samples(synthesizer, requests), "speaking") as progress:
+        if place.out is not None:
+            delivery = files.write_clips(synthesizer, requests, place.out, progress)
+        elif place.output == STANDARD:
+            delivery = files.write_stream(synthesizer, first, sys.stdout.buffer, place.kind, progress)
+        else:
+            assert place.output is not None
+            delivery = files.write_clip(synthesizer, first, place.output, progress)
+    if place.plot is not None:
+        plot_written(place.plot, synthesizer, requests, delivery, place.out)
+    return delivery, count
+
+
+def _check_kind(spec: ModelFolder, wrong: list[str]) -> None:
+    """Refuse options that the other kind of model is told."""
+    if not wrong:
+        return
+    if spec.is_vocoder:
+        raise ConfigError(f'model "{spec.name}" is a vocoder, which speaks a mel spectrogram and knows no {wrong[0]}: '
+                          "give --mel, --like or --manifest instead")
+    instead = "say what with --label" if spec.model.conditioning.label else "leave it out"
+    raise ConfigError(f'model "{spec.name}" is no vocoder and knows no {wrong[0]}: {instead}')
+
+
+def _format(kind: str | None, output: Path | None) -> str:
+    if kind is None:
+        return "wav"
+    from wavegen.audio.streams import check_format
+
+    if output != STANDARD:
+        raise ConfigError("--format is for -o -; that of a file is the ending of its name")
+    check_format(kind)
+    return kind

@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
-from wavegen.audio import io
 from wavegen.audio.atomic import atomic_write
+from wavegen.audio.streams import PipeWriter, file_writer
 from wavegen.errors import ConfigError, PartialFailureError, WavegenError, did_you_mean
 from wavegen.synth.plan import Plan, Request, clip_samples, plan_clip
 from wavegen.synth.synthesizer import AudioChunk, Report, Synthesizer
@@ -46,10 +44,11 @@ class Written:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of all clips, and how fast they were spoken."""
+    """What became of all clips, how fast they were spoken, and how many were there already."""
 
     clips: list[Written]
     report: Report
+    kept: int = 0
 
 
 def write_clip(synthesizer: Synthesizer, request: Request, path: Path, progress: Progress | None = None) -> Delivery:
@@ -60,27 +59,23 @@ def write_clip(synthesizer: Synthesizer, request: Request, path: Path, progress:
         WavegenError: the file cannot be written; nothing is left behind.
     """
     check_place(path, ENDINGS)
-    if path.suffix.lower() == ".wav":
-        with io.WavWriter(path, synthesizer.sample_rate) as writer:
-            for chunk in _chunks(synthesizer, request, progress):
-                writer.write(chunk.waveform)
-    else:
-        chunks = [chunk.waveform for chunk in _chunks(synthesizer, request, progress)]
-        io.save(path, np.concatenate(chunks), synthesizer.sample_rate)
+    with file_writer(path, synthesizer.sample_rate) as write:
+        for chunk in _chunks(synthesizer, request, progress):
+            write(chunk.waveform)
     return Delivery([Written(_row(synthesizer, request, str(path)))], synthesizer.report)
 
 
-def write_stream(
-    synthesizer: Synthesizer, request: Request, file: BinaryIO, progress: Progress | None = None
-) -> Delivery:
-    """Speak one clip into an open file or pipe as 16-bit wav; a player can begin at once."""
-    num_samples = total_samples(synthesizer, [request])
-    # Where the header cannot say how much follows, a player reads on to the end.
-    fits = io.HEADER_BYTES + 2 * num_samples <= io.MAX_WAV_BYTES
-    file.write(io.wav_header(synthesizer.sample_rate, num_samples if fits else None))
+def write_stream(synthesizer: Synthesizer, request: Request, file: BinaryIO, kind: str = "wav",
+                 progress: Progress | None = None) -> Delivery:
+    """Speak one clip into an open file or pipe; a player can begin at once.
+
+    Args:
+        kind: "wav", "flac" or "raw", see `PipeWriter`.
+    """
+    writer = PipeWriter(file, synthesizer.sample_rate, kind, total_samples(synthesizer, [request]))
     for chunk in _chunks(synthesizer, request, progress):
-        file.write(io.to_pcm16(chunk.waveform).tobytes())
-        file.flush()
+        writer.write(chunk.waveform)
+    writer.close()
     return Delivery([Written(_row(synthesizer, request, "-"))], synthesizer.report)
 
 
@@ -134,7 +129,7 @@ def check_delivery(delivery: Delivery, num_requests: int) -> None:
         raise first
     raise PartialFailureError(
         f"{num_requests - done} of {num_requests} clips were not written; the first, "
-        f"clip {failed[0].row['clip']}: {first}"
+        f"clip {failed[0].row.get('clip', failed[0].row.get('id'))}: {first}"
     )
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from wavegen.audio import io
+from wavegen.audio import io, mel_files
 from wavegen.audio.atomic import atomic_write
 from wavegen.errors import BadInputError, WavegenError, did_you_mean
 
@@ -92,17 +92,17 @@ def read_manifest(path: Path) -> list[Utterance]:
     return unique(_utterance(line, number, path.parent) for number, line in lines)
 
 
-def from_files(paths: Sequence[Path], kind: str, endings: Sequence[str]) -> list[Utterance]:
+def from_files(paths: Sequence[Path], kind: str) -> list[Utterance]:
     """An utterance for each file and for each file right in a folder, named as the file is.
 
     Args:
-        kind: "mel" or "like".
-        endings: of the files that are looked for in a folder.
+        kind: "mel" for spectrograms, "like" for recordings.
 
     Raises:
         BadInputError: a folder without such a file.
     """
     found: list[Path] = []
+    endings = mel_files.ENDINGS if kind == "mel" else AUDIO_ENDINGS
     for path in paths:
         if not path.is_dir():
             found.append(path)

@@ -76,12 +76,46 @@ def spectrogram(waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, flo
     return np.maximum(decibels - decibels.max(), -RANGE_DB).T, hop / sample_rate
 
 
-def plot_clips(path: str | Path, clips: Sequence[tuple[str, np.ndarray]], sample_rate: int) -> None:
+class Excerpt:
+    """Keeps of the pieces it is called with what a picture shows: their first `MAX_SECONDS`."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._left = int(MAX_SECONDS * sample_rate)
+        self._pieces: list[np.ndarray] = [np.zeros(0, np.float32)]
+
+    def __call__(self, waveform: np.ndarray) -> None:
+        if self._left > 0:
+            self._pieces.append(waveform[: self._left].copy())
+            self._left -= len(waveform)
+
+    @property
+    def waveform(self) -> np.ndarray:
+        return np.concatenate(self._pieces)
+
+
+def plot_pairs(path: str | Path, clips: Sequence[tuple[str, np.ndarray | None, np.ndarray]], sample_rate: int) -> None:
+    """Draw (name, recording, synthesis) beside each other, or the synthesis alone where there is no recording.
+
+    Raises:
+        MissingBackendError: matplotlib is not installed.
+    """
+    titled: list[tuple[str, np.ndarray]] = []
+    for name, recording, synthesis in clips:
+        if recording is not None:
+            titled.append((f"{name}, recorded", recording))
+        titled.append((f"{name}, spoken" if recording is not None else name, synthesis))
+    paired = all(recording is not None for _, recording, _ in clips)
+    plot_clips(path, titled, sample_rate, 2 if paired and len(clips) < 4 else 4 if paired else 5)
+
+
+def plot_clips(path: str | Path, clips: Sequence[tuple[str, np.ndarray]], sample_rate: int,
+               most_columns: int = 5) -> None:
     """Draw titled waveforms as a grid of spectrograms on one frequency axis.
 
     Args:
         path: picture to write, whole or not at all.
         clips: (title, waveform); the first `MAX_CLIPS` of them, the first `MAX_SECONDS` of each.
+        most_columns: of the grid.
 
     Raises:
         MissingBackendError: matplotlib is not installed.
@@ -90,9 +124,9 @@ def plot_clips(path: str | Path, clips: Sequence[tuple[str, np.ndarray]], sample
     from matplotlib.figure import Figure
 
     clips = clips[:MAX_CLIPS]
-    columns = min(len(clips), 5)
+    columns = min(len(clips), most_columns)
     rows = math.ceil(len(clips) / columns)
-    width = 8.0 if len(clips) == 1 else 2.4 * columns
+    width = 8.0 if len(clips) == 1 else max(8.0 if most_columns == 2 else 0.0, 2.4 * columns)
     height = 0.5 + 2.2 * rows
     figure = Figure(figsize=(width, height))
     # Margins in inches for the labels; matplotlib's own layouts take seconds for a full grid.
