@@ -34,8 +34,8 @@ MEL_HELP = (
     "of n_mels numbers each."
 )
 MANIFEST_HELP = (
-    'Vocoders: JSON lines such as {"id": "s1", "mel": "s1.npy"} (or "like"; optional speaker, seed, temperature, min_p, '
-    "text), files relative to it. What --out holds already is checked and left."
+    'Vocoders: JSON lines such as {"id": "s1", "mel": "s1.npy"} (or "like"; optional speaker, seed, temperature, '
+    "min_p, text), files relative to it. What --out holds already is checked and left."
 )
 FORMAT_HELP = "Of -o -: wav, flac, or raw, which is bare 16-bit samples (s16le)."
 
@@ -58,7 +58,7 @@ def synth(
     manifest: Annotated[Path | None, typer.Option(metavar="F.jsonl", dir_okay=False, help=MANIFEST_HELP)] = None,
     mel_spec: Annotated[
         str | None,
-        typer.Option("--mel-spec", metavar="PRESET", help="What the mels are, such as tacotron2; the model's if left out."),
+        typer.Option("--mel-spec", metavar="PRESET", help="What the mels are, as tacotron2; else the model's."),
     ] = None,
     layout: Annotated[
         str | None,
@@ -73,9 +73,7 @@ def synth(
     ] = None,
     min_p: Annotated[
         float | None,
-        typer.Option(
-            "--min-p", metavar="P", help="Never draw codes below this share of the likeliest; the model's own if left out."
-        ),
+        typer.Option("--min-p", metavar="P", help="Never draw codes below this share of the likeliest; as above."),
     ] = None,
     engine: Engine = "auto",
     precision: Precision = "auto",

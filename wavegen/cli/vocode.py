@@ -53,8 +53,8 @@ def check(told: Told, spec: ModelFolder, place: Place) -> None:
 
     sources = [name for name in ("mel", "like", "manifest") if getattr(told, name)]
     if len(sources) != 1:
-        raise ConfigError(f'model "{spec.name}" is a vocoder: give {"only " if sources else ""}one of --mel (a spectrogram), '
-                          "--like (a recording to speak again) and --manifest (a list of either)")
+        raise ConfigError(f'model "{spec.name}" is a vocoder: give {"only " if sources else ""}one of --mel (a mel '
+                          "spectrogram), --like (a recording to speak again) and --manifest (a list of either)")
     (source,) = sources
     paths = told.mel or told.like or []
     several = source == "manifest" or len(paths) > 1 or any(path.is_dir() for path in paths)
@@ -99,29 +99,29 @@ def speak(vocoder: Vocoder, told: Told, options: Options, place: Place) -> tuple
 
 def _one(vocoder: Vocoder, told: Told, options: Options, place: Place) -> Delivery:
     from wavegen.audio.mel_files import FrameReader
-    from wavegen.synth.manifest import Utterance
+    from wavegen.synth.manifest import Utterance, from_files
     from wavegen.synth.spectrogram import Excerpt, plot_pairs
     from wavegen.synth.vocode import Source, open_source, vocode_file, vocode_stream
 
     assert place.output is not None
-    (path,) = told.mel or told.like or ()
-    utterance = Utterance(path.name, mel=path) if told.mel else Utterance(path.name, like=path)
     frames: Source | FrameReader
-    if path == STANDARD:
+    if told.mel == [STANDARD]:
+        utterance = Utterance("-", mel=STANDARD)
         frames = FrameReader(sys.stdin.buffer, vocoder.n_mels, options.layout)
     else:
+        (utterance,) = from_files(told.mel or told.like or [], "mel" if told.mel else "like")
         frames = open_source(vocoder, utterance, options)
     heard = Excerpt(vocoder.sample_rate) if place.plot is not None else None
 
     def first(seconds: float) -> None:
-        note(f"first audio {1e3 * seconds:.0f} ms after the first frames")
+        note(f"first audio written {1e3 * seconds:.0f} ms after the first frames came")
 
     with progress_bar(frames.num_samples, "speaking") if isinstance(frames, Source) else nullcontext() as progress:
         if place.output == STANDARD:
             delivery = vocode_stream(vocoder, utterance, options, frames, sys.stdout.buffer, place.kind, progress,
                                      first, heard)
         else:
-            delivery = vocode_file(vocoder, utterance, options, frames, place.output, progress, first, heard)
+            delivery = vocode_file(vocoder, utterance, options, frames, place.output, progress, heard)
     if place.plot is not None and heard is not None:
         original = frames.original if isinstance(frames, Source) else None
         plot_pairs(place.plot, [(utterance.id, original, heard.waveform)], vocoder.sample_rate)

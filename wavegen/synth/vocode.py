@@ -38,7 +38,7 @@ LONG_SAMPLES = 2**19  # what is longer is not spoken together with others: they 
 PEAK = 0.9  # where recipes put it
 
 Write = Callable[[np.ndarray], None]
-First = Callable[[float], None]  # told how many seconds after the first frames the first audio was there
+First = Callable[[float], None]  # told seconds
 
 
 @dataclass(frozen=True)
@@ -135,12 +135,11 @@ def choose_draws(vocoder: Vocoder, utterance: Utterance, options: Options, strea
 
 
 def vocode_file(vocoder: Vocoder, utterance: Utterance, options: Options, frames: Source | FrameReader, path: Path,
-                progress: Progress | None = None, first: First | None = None, hear: Write | None = None) -> Delivery:
+                progress: Progress | None = None, hear: Write | None = None) -> Delivery:
     """Speak one utterance into a wav or flac file; memory does not grow with its length.
 
     Args:
         frames: from `open_source`, or a stream of frames.
-        first: told once how long the first audio took.
         hear: given a copy of every piece.
 
     Raises:
@@ -149,7 +148,7 @@ def vocode_file(vocoder: Vocoder, utterance: Utterance, options: Options, frames
     """
     draws = choose_draws(vocoder, utterance, options)
     with file_writer(path, vocoder.sample_rate) as write:
-        report = _speak(vocoder, frames, draws, options, write, FILE_SECONDS, progress, first, hear)
+        report = _speak(vocoder, frames, draws, options, write, FILE_SECONDS, progress, None, hear)
     return _delivery(vocoder, utterance, options, draws, frames, str(path), report)
 
 
@@ -159,8 +158,9 @@ def vocode_stream(vocoder: Vocoder, utterance: Utterance, options: Options, fram
     """Speak one utterance into an open file or pipe while its frames come, a few hundredths of a second at a time.
 
     Args:
+        frames, hear: as of `vocode_file`.
         kind: "wav", "flac" or "raw", see `PipeWriter`.
-        frames, first, hear: as of `vocode_file`.
+        first: told once how long after the first frames the first audio was written.
 
     Raises:
         WavegenError: bad frames; the audio before them has been written.
