@@ -213,7 +213,8 @@ class MelCheck:
         if guess:
             base = "natural logarithm" if self.spec.log_base == "e" else "logarithm to base 10"
             raise BadInputError(f"the mel, {self._lowest:.2f} to {self._highest:.2f}, is not a {base} above a floor of "
-                                f"{self.spec.floor:g} as its spec says: {guess}. If it is right, pass check=False")
+                                f"{self.spec.floor:g} as its spec says: {guess}. If it is right, pass check=False "
+                                "(--no-check)")
 
 
 def _impossible(low: float, high: float, spec: MelSpec) -> str:

@@ -89,6 +89,7 @@ def _vocoder(facts: dict[str, Any]) -> list[str]:
         f"mel values: {logarithm} of magnitude^{mel['power']:g}, floor {mel['floor']:g}, {mel['mel_scale']} scale, "
         f"norm {mel['norm']}{normalised}",
         f"signal path: {path}, pre-emphasis {facts['preemphasis']:g}",
-        f"look-ahead: {facts['lookahead_frames']} frames of {facts['frame_ms']:g} ms, {facts['lookahead_ms']:g} ms",
+        f"look-ahead: {facts['lookahead_frames']} frame{'s' * (facts['lookahead_frames'] != 1)} of "
+        f"{facts['frame_ms']:g} ms, {facts['lookahead_ms']:g} ms",
         f"sampling: temperature {drawn['temperature']:g}, min_p {drawn['min_p']:g}",
     ]

@@ -13,6 +13,8 @@ from wavegen.config import ModelFolder
 from wavegen.errors import ConfigError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from wavegen.synth.files import Delivery
     from wavegen.synth.manifest import Utterance
     from wavegen.synth.vocode import Options
@@ -134,7 +136,7 @@ def _plot_folder(vocoder: Vocoder, utterances: list[Utterance], delivery: Delive
     from wavegen.synth.spectrogram import MAX_CLIPS, plot_pairs
     from wavegen.synth.vocode import load_recording
 
-    pairs = []
+    pairs: list[tuple[str, np.ndarray | None, np.ndarray]] = []
     for utterance, clip in zip(utterances, delivery.clips, strict=False):
         if clip.error is None and len(pairs) < MAX_CLIPS:
             original = load_recording(vocoder, utterance.like, options.normalize) if utterance.like else None

@@ -328,9 +328,10 @@ def _speak(vocoder: Vocoder, frames: Source | FrameReader, draws: Draws, options
         write(waveform)
         if first and not done:
             first(time.perf_counter() - begin)
-        for tell, what in ((hear, waveform), (progress, len(waveform))):
-            if tell:
-                tell(what)
+        if hear:
+            hear(waveform)
+        if progress:
+            progress(len(waveform))
         done += len(waveform)
     return stream.report
 
