@@ -26,13 +26,14 @@ def make_wavenet(
     label: bool = False,
     features: int = 0,
     context_frames: int = 0,
+    upsampling: int = 1,
     signal_path: Literal["direct", "lpc"] = "direct",
     lpc_order: int = 16,
     **options: Any,
 ) -> WaveNet:
     """A WaveNet whose logits spread over several units, so that a wrong sum shows."""
     conditioning = ConditioningConfig(label=label, hidden_channels=8, hop_length=16, progress_steps=4 * label,
-                                      features=features, context_frames=context_frames)
+                                      features=features, context_frames=context_frames, upsampling=upsampling)
     config = WaveNetConfig(residual_channels=residual, skip_channels=skip, output_channels=output,
                            dilations=tuple(dilations), conditioning=conditioning, **options)
     return _lively(config, quantization_channels, seed, signal_path=signal_path, lpc_order=lpc_order)

@@ -124,15 +124,28 @@ class ConditioningConfig(Config):
     hidden_channels: int = Field(64, gt=0)
     hop_length: int = Field(80, gt=0)  # samples a conditioning frame is held for
     progress_steps: int = Field(0, ge=0)  # nodes of the progress clock; 0 is no clock
-    features: int = Field(0, ge=0)  # channels of a sequence of feature frames, one each hop_length; 0 is none
+    features: int = Field(0, ge=0)  # channels of a sequence of feature frames; 0 is none
     context_frames: int = Field(0, ge=0)  # feature frames seen before and after each frame
+    upsampling: int = Field(1, ge=1)  # conditioning frames of a feature frame: it lasts hop_length * this samples
     feature_mean: float = 0.0  # features enter as (feature - mean) / scale
     feature_scale: float = Field(1.0, gt=0)
+
+    @property
+    def feature_hop_length(self) -> int:
+        """Samples a feature frame lasts."""
+        return self.hop_length * self.upsampling
+
+    @property
+    def lookahead_frames(self) -> int:
+        """Feature frames after its own that a conditioning frame depends on."""
+        return self.context_frames + int(self.upsampling > 1)
 
     @model_validator(mode="after")
     def _fits(self) -> ConditioningConfig:
         if self.context_frames and not self.features:
             raise ValueError(f"context_frames {self.context_frames} widens the view on features, but features is 0")
+        if self.upsampling > 1 and not self.features:
+            raise ValueError(f"upsampling {self.upsampling} is of feature frames, but features is 0")
         return self
 
 
@@ -254,6 +267,8 @@ class VAEConfig(Config):
                                  f"encoder.strides take {hop}; the products must be equal")
             return self
         told = self.decoder.conditioning
+        if told.upsampling != 1:
+            raise ValueError(f"decoder.conditioning.upsampling is {told.upsampling}: latents are held, set it to 1")
         if told.features != self.latent_channels:
             raise ValueError(f"decoder.conditioning.features is {told.features}, the latents have "
                              f"{self.latent_channels} channels; they must be equal")
@@ -432,9 +447,9 @@ def _check_signal(audio: AudioConfig, model: ModelConfig) -> None:
             raise ValueError(f"model.conditioning.features is {told.features}, audio.mel has {audio.mel.n_mels} bands; "
                              "they must be equal")
         framed = audio.mel is not None and (told.features or audio.signal_path == "lpc")
-        if framed and audio.mel is not None and told.hop_length != audio.mel.hop_length:
-            raise ValueError(f"model.conditioning.hop_length is {told.hop_length}, a frame of audio.mel lasts "
-                             f"{audio.mel.hop_length} samples; they must be equal")
+        if framed and audio.mel is not None and told.feature_hop_length != audio.mel.hop_length:
+            raise ValueError(f"model.conditioning.hop_length is {told.hop_length} and upsampling {told.upsampling}: "
+                             f"their product must be {audio.mel.hop_length}, the samples of a frame of audio.mel")
     elif not audio.is_plain:
         raise ValueError(f"a {model.family} models the waveform itself: leave audio.signal_path direct and "
                          "audio.preemphasis 0")
@@ -515,7 +530,7 @@ class ModelFolder(Config):
     @property
     def lookahead_frames(self) -> int:
         """Frames of a vocoder's mel that must be known beyond the one that is spoken."""
-        return max(self.model.conditioning.context_frames, int(self.audio.signal_path == "lpc"))
+        return max(self.model.conditioning.lookahead_frames, int(self.audio.signal_path == "lpc"))
 
 
 def _check_strides(channels: tuple[int, ...], strides: tuple[int, ...], num_samples: int) -> None:

@@ -14,6 +14,7 @@ from wavegen.models import ConditioningInputs, build_model
 
 BANDS, FRAMES, CONTEXT = 6, 14, 2
 MODEL = make_wavenet(features=BANDS, context_frames=CONTEXT)
+UPSAMPLED = make_wavenet(features=BANDS, context_frames=CONTEXT, upsampling=3)
 FEATURES = np.random.default_rng(0).normal(-4, 2, (FRAMES, BANDS)).astype(np.float32)
 
 
@@ -23,11 +24,13 @@ def rows_of(network, start, stop, first=0, last=FRAMES, count=FRAMES, base=None)
     return out
 
 
-def test_rows_are_those_of_the_model():
-    inputs = ConditioningInputs(features=torch.from_numpy(FEATURES.T[None]))
+@pytest.mark.parametrize("model", [MODEL, UPSAMPLED])
+def test_rows_are_those_of_the_model(model):
+    inputs, network = ConditioningInputs(features=torch.from_numpy(FEATURES.T[None])), FrameNetwork(model)
+    count = FRAMES * network.upsampling + 3
     with torch.inference_mode():
-        expected = MODEL.conditioning_table(inputs, 0, FRAMES + 3)[0].numpy()
-    assert np.abs(rows_of(FrameNetwork(MODEL), 0, FRAMES + 3) - expected).max() < 1e-5
+        expected = model.conditioning_table(inputs, 0, count)[0].numpy()
+    assert np.abs(rows_of(network, 0, count) - expected).max() < 1e-5
 
 
 def test_rows_of_a_speaker_are_those_of_the_model():
@@ -52,6 +55,16 @@ def test_a_row_does_not_depend_on_the_company_it_is_computed_in(start, length, s
     whole = rows_of(network, 0, FRAMES)
     first, last = max(0, start - CONTEXT - spare), min(FRAMES, stop + CONTEXT + spare)
     known = FRAMES if last == FRAMES else 2**62  # the end need not be known before it is near
+    assert np.array_equal(rows_of(network, start, stop, first, last, known), whole[start:stop])
+
+
+@settings(max_examples=30)
+@given(start=st.integers(0, 3 * FRAMES - 1), length=st.integers(1, 12), spare=st.integers(0, 3))
+def test_nor_does_an_upsampled_row(start, length, spare):
+    network, stop = FrameNetwork(UPSAMPLED), min(start + length, 3 * FRAMES)
+    whole = rows_of(network, 0, 3 * FRAMES)
+    first, last = max(0, start // 3 - CONTEXT - spare), min(FRAMES, (stop - 1) // 3 + 1 + network.lookahead + spare)
+    known = FRAMES if last == FRAMES else 2**62
     assert np.array_equal(rows_of(network, start, stop, first, last, known), whole[start:stop])
 
 

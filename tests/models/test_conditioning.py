@@ -18,9 +18,9 @@ from wavegen.models.conditioning import ConditioningNetwork
 CONTEXT = 2
 
 
-def _network(**options):
+def _network(context_frames=CONTEXT, **options):
     torch.manual_seed(0)
-    config = ConditioningConfig(features=3, context_frames=CONTEXT, hidden_channels=8, hop_length=16, **options)
+    config = ConditioningConfig(features=3, context_frames=context_frames, hidden_channels=8, hop_length=16, **options)
     network = ConditioningNetwork(config, Vocabulary(labels=("a", "b")))
     with torch.no_grad():
         for parameter in network.parameters():
@@ -73,6 +73,40 @@ def test_a_window_of_a_clip_sees_the_frames_around_it():
     assert torch.allclose(window[1], whole[1, 5:9], atol=1e-6)
 
 
+def test_upsampled_frames_lie_on_the_line_between_two_frames():
+    features = _features(1, 5)
+    places = np.minimum((np.arange(20) + 0.5) / 4, 4)
+    drawn = torch.from_numpy(np.stack([np.interp(places, np.arange(5), band) for band in features[0].numpy()])[None])
+    fine = _network(context_frames=0)(ConditioningInputs(features=drawn), 0, 20)
+    assert torch.allclose(_network(context_frames=0, upsampling=4)(ConditioningInputs(features=features), 0, 20), fine,
+                          atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 16])
+@pytest.mark.parametrize(("start", "count"), [(0, 40), (5, 1), (4, 7), (17, 40)])
+def test_an_upsampled_stretch_equals_the_same_frames_of_the_whole(factor, start, count):
+    network, features = _network(upsampling=factor), _features()
+    counts = torch.tensor([5, 9])
+    whole = network(ConditioningInputs(features=features, num_frames=counts), 0, 60)
+    part = network(ConditioningInputs(features=features, num_frames=counts), start, count)
+    assert torch.allclose(part, whole[:, start : start + count], atol=1e-5)
+    begins = torch.tensor([start + 2, start])
+    windows = network(ConditioningInputs(features=features, num_frames=counts, start_frame=begins), 0, 3)
+    for row, begin in enumerate(begins.tolist()):
+        assert torch.allclose(windows[row], whole[row, begin : begin + 3], atol=1e-5)
+    alone = network(ConditioningInputs(features=features[:1, :, :5]), 0, 60)
+    assert torch.allclose(whole[:1], alone, atol=1e-5)
+
+
+def test_an_upsampled_frame_sees_one_frame_further():
+    network, features = _network(upsampling=4), _features(1)
+    features.requires_grad_(True)
+    network(ConditioningInputs(features=features), 0, 36)[0, 16:20].sum().backward()
+    seen = features.grad[0].abs().sum(0) > 0
+    assert seen.tolist() == [2 <= frame <= 7 for frame in range(9)]
+    assert network.config.lookahead_frames == CONTEXT + 1 and network.config.feature_hop_length == 64
+
+
 def test_features_join_the_other_conditions():
     network, features = _network(label=True), _features(2)
     both = network(ConditioningInputs(label=torch.tensor([0, 1]), features=features), 0, 9)
@@ -103,9 +137,12 @@ def test_features_that_do_not_fit_are_refused(features, message):
 def test_context_without_features_is_refused():
     with pytest.raises(ValueError, match="context_frames 2 widens the view on features, but features is 0"):
         ConditioningConfig(context_frames=2)
+    with pytest.raises(ValueError, match="upsampling 2 is of feature frames, but features is 0"):
+        ConditioningConfig(upsampling=2)
 
 
 MODEL = make_wavenet(features=3, context_frames=1)
+UPSAMPLED = make_wavenet(features=3, context_frames=1, upsampling=3)
 SPOKEN = ConditioningInputs(features=_features(2, 7))
 
 
@@ -123,10 +160,11 @@ def test_chunking_never_changes_what_a_model_told_features_speaks(engine, chunks
     assert np.array_equal(np.concatenate(pieces, axis=1), whole)
 
 
-def test_teacher_forcing_equals_the_engine():
+@pytest.mark.parametrize("model", [MODEL, UPSAMPLED])
+def test_teacher_forcing_equals_the_engine(model):
     codes = np.random.default_rng(0).integers(0, 64, (2, 50))
     previous = np.concatenate([np.full((2, 1), 32), codes[:, :-1]], axis=1)
     with torch.inference_mode():
-        trained = MODEL(torch.from_numpy(previous), SPOKEN).numpy()
-    spoken = build_engine(MODEL, "reference").logits(codes, ModelConditioning(MODEL, SPOKEN))
+        trained = model(torch.from_numpy(previous), SPOKEN).numpy()
+    spoken = build_engine(model, "reference").logits(codes, ModelConditioning(model, SPOKEN))
     assert np.allclose(trained, spoken, atol=1e-3)

@@ -13,6 +13,7 @@ import wavegen
 from tiny import save_tiny_vocoder, tiny_mel
 from wavegen.audio import io, mulaw
 from wavegen.audio.mel_formats import PRESETS
+from wavegen.audio.signal import decode_codes
 from wavegen.config import MelSpec
 from wavegen.engines.numba_engine import KERNELS_VARIABLE
 from wavegen.errors import BadInputError, ConfigError, MelMismatch
@@ -93,6 +94,20 @@ def test_frame_by_frame_or_all_at_once(models, name, signal_path):
     assert np.array_equal(np.concatenate([chunk.waveform for chunk in chunks]), expected)
     assert [chunk.is_last for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     assert [chunk.start_sample for chunk in chunks[1:]] == np.cumsum([c.num_samples for c in chunks[:-1]]).tolist()
+
+
+@every_voice
+@pytest.mark.parametrize(("signal_path", "factor"), [("lpc", 4), ("direct", 16)])
+def test_the_laws_hold_for_frames_that_are_upsampled(models, name, signal_path, factor):
+    voc = voice(models, name, signal_path, mel=SHORT, conditioning={"hop_length": 16 // factor, "upsampling": factor})
+    mel = tiny_mel(9, seed=2)
+    audio = voc([mel, mel[:, :4]])
+    expected = whole(voc, mel)
+    assert voc.lookahead_frames == voc.folder.lookahead_frames == 2 and voc.hop_length == 16
+    assert np.array_equal(streamed(voc, mel, [1, 2, 1, 3]), expected) and np.array_equal(audio[0].waveform, expected)
+    assert np.array_equal(audio[1].waveform, whole(voc, mel[:, :4]))
+    # Coefficients are held over the mel's own frames, as a store's recordings were coded.
+    assert np.array_equal(decode_codes(voc.codes(mel[None])[0], voc.folder.audio, mel), expected)
 
 
 @every_voice

@@ -2,6 +2,8 @@
 
     features of frames f - c .. f + c  ->  hidden, hidden  ->  row f of the table (L, 2R)
 
+With an upsampling factor u a frame has u rows, between it and the next frame (`wavegen.models.conditioning`).
+
 A matrix product of torch rounds differently for another number of rows. Here every output is summed in one fixed
 order, so a row of the table has the same bits whichever frames it is computed together with: a stream is the whole.
 """
@@ -25,7 +27,9 @@ class FrameNetwork:
 
     Attributes:
         n_mels: channels of a feature frame.
-        context: frames before and after its own that a row of the table depends on.
+        context: frames before its own that a row of the table depends on.
+        lookahead: frames after its own.
+        upsampling: rows of a feature frame.
         columns: layers and columns of a row.
 
     Args:
@@ -41,7 +45,8 @@ class FrameNetwork:
             raise ConfigError("frames are computed one by one for models that are told features and no progress; this "
                               f"one has features {told.features}, progress_steps {told.progress_steps}")
         network = model.conditioning
-        self.n_mels, self.context = told.features, told.context_frames
+        self.n_mels, self.context, self.lookahead = told.features, told.context_frames, told.lookahead_frames
+        self.upsampling = told.upsampling
         self.mean, self.scale = np.float32(told.feature_mean), np.float32(told.feature_scale)
         self.columns = (model.config.num_layers, 2 * model.config.residual_channels)
         self._tables = {kind: _array(table) for kind, table in network.tables.items()}
@@ -68,7 +73,7 @@ class FrameNetwork:
         return total
 
     def rows(self, frames: Floats, first: int, count: int, start: int, base: Floats, out: Floats) -> None:
-        """Rows start, start + 1, .. of the table, as many as `out` holds.
+        """Rows start, start + 1, .. of the table, as many as `out` holds; row r is of feature frame r // upsampling.
 
         Args:
             frames: float32 (n, n_mels), feature frames `first` to first + n - 1: all that the rows depend on, up to
@@ -79,8 +84,8 @@ class FrameNetwork:
             base: from `base`.
             out: float32 (rows, L, 2R), is written.
         """
-        _rows(frames, first, count, start, self.context, self.mean, self.scale, base, *self._features, *self._hidden,
-              *self._table, out.reshape(len(out), -1))
+        _rows(frames, first, count, start, self.upsampling, self.context, self.mean, self.scale, base,
+              *self._features, *self._hidden, *self._table, out.reshape(len(out), -1))
 
 
 class FrameTable(Conditioning):
@@ -139,18 +144,29 @@ def _add_product(x: Any, weight: Any, out: Any) -> None:
 
 
 @compiled
-def _rows(frames: Any, first: Any, count: Any, start: Any, context: Any, mean: Any, scale: Any, base: Any,
+def _rows(frames: Any, first: Any, count: Any, start: Any, factor: Any, context: Any, mean: Any, scale: Any, base: Any,
           feature_weight: Any, feature_bias: Any, hidden_weight: Any, hidden_bias: Any, table_weight: Any,
           table_bias: Any, out: Any) -> None:
     rows, bands, channels = out.shape[0], frames.shape[1], base.shape[0]
-    seen = np.zeros((rows, feature_weight.shape[0]), np.float32)
-    for row in range(rows):
-        for place in range(2 * context + 1):
-            frame = min(max(start + row - context + place, 0), count - 1) - first
+    lowest = start // factor
+    spanned = (start + rows - 1) // factor - lowest + (1 if factor == 1 else 2)
+    seen = np.zeros((spanned, feature_weight.shape[0]), np.float32)
+    for place in range(spanned):
+        for step in range(2 * context + 1):
+            frame = min(max(lowest + place - context + step, 0), count - 1) - first
             for band in range(bands):
-                seen[row, place * bands + band] = (frames[frame, band] - mean) / scale
-    hidden, deeper = np.zeros((rows, channels), np.float32), np.zeros((rows, channels), np.float32)
+                seen[place, step * bands + band] = (frames[frame, band] - mean) / scale
+    hidden, deeper = np.zeros((spanned, channels), np.float32), np.zeros((rows, channels), np.float32)
     _add_product(seen, feature_weight, hidden)
+    if factor > 1:
+        drawn = np.zeros((rows, channels), np.float32)
+        for row in range(rows):
+            lower = (start + row) // factor - lowest
+            weight = np.float32(((start + row) % factor + 0.5) / factor)
+            for channel in range(channels):
+                drawn[row, channel] = hidden[lower, channel] + weight * (
+                    hidden[lower + 1, channel] - hidden[lower, channel])
+        hidden = drawn
     for row in range(rows):
         for channel in range(channels):
             hidden[row, channel] = np.tanh(base[channel] + (hidden[row, channel] + feature_bias[channel]))

@@ -32,7 +32,7 @@ class ConditioningInputs:
             begins later; the first and the last frame hold on beyond the ends.
         num_frames: int64 (B,), feature frames of each clip where shorter ones are padded; None is F.
         prediction: float32 (B or 1, F, order), coefficients of the linear prediction of the signal
-            path lpc at frame rate, as `wavegen.audio.lpc.mel_to_lpc` gives them.
+            path lpc, one row a feature frame, as `wavegen.audio.lpc.mel_to_lpc` gives them.
     """
 
     label: Tensor | None = None
@@ -67,6 +67,14 @@ class ConditioningNetwork(nn.Module):
 
     Features (a mel spectrogram, latents of an auto-encoder) enter by a convolution: frame f sees the
     features f - context_frames to f + context_frames of its clip.
+
+    With `upsampling` u a feature frame has u conditioning frames. What the convolution gives for feature frames f
+    and f + 1 is drawn together in a straight line before the first tanh, at the middle of each conditioning frame:
+
+        conditioning frame f u + i:   (1 - w) conv[f] + w conv[f + 1],   w = (i + 1/2) / u
+
+    The convolution is linear, so this is the spectrogram drawn together, and all that is learned after it runs at the
+    finer rate. It has no weights of its own for each i: nothing in a recording depends on where its frames begin.
     """
 
     def __init__(self, config: ConditioningConfig, vocabulary: Vocabulary) -> None:
@@ -163,9 +171,14 @@ class ConditioningNetwork(nn.Module):
         if features.ndim != 3 or features.shape[1] != wanted or features.shape[2] == 0:
             raise ConfigError(f"this model is conditioned on features (B, {wanted}, frames), found "
                               f"{tuple(features.shape)}")
-        frame = torch.arange(start_frame - context, start_frame + num_frames + context, device=features.device)[None]
+        begin = torch.full((1, 1), start_frame, device=features.device)
         if inputs.start_frame is not None:
-            frame = frame + inputs.start_frame[:, None]
+            begin = begin + inputs.start_frame[:, None]
+        factor, wanted_frames = self.config.upsampling, num_frames
+        if factor > 1:
+            # The feature frames that so many lie between, wherever the first of them lies in its own.
+            num_frames = (num_frames + factor - 2) // factor + 2
+        frame = begin // factor + torch.arange(-context, num_frames + context, device=features.device)
         last = features.shape[2] - 1 if inputs.num_frames is None else inputs.num_frames[:, None] - 1
         frame = torch.clamp(frame, min=0).minimum(torch.as_tensor(last, device=frame.device))
         frame = frame.expand(features.shape[0], -1)
@@ -173,7 +186,13 @@ class ConditioningNetwork(nn.Module):
         seen = features.transpose(1, 2)[clip, frame].to(self.feature_weight.dtype)
         seen = (seen - self.config.feature_mean) / self.config.feature_scale  # (B, num_frames + 2 context, C)
         windows = torch.cat([seen[:, i : i + num_frames] for i in range(2 * context + 1)], dim=2)
-        return windows @ self.feature_weight + self.feature_bias
+        seen = windows @ self.feature_weight + self.feature_bias
+        if factor == 1:
+            return seen
+        fine = begin + torch.arange(wanted_frames, device=features.device)
+        lower = (fine // factor - begin // factor).expand(len(clip), -1)
+        weight = ((fine % factor + 0.5) / factor)[..., None].to(seen.dtype)
+        return torch.lerp(seen[clip, lower], seen[clip, lower + 1], weight)
 
 
 def _entries(table: Tensor, which: Tensor | None) -> Tensor:

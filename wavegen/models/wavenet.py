@@ -173,6 +173,7 @@ class WaveNet(nn.Module):
             raise ConfigError(f"prediction coefficients must be (B, frames, {self.lpc_order}), "
                               f"found {tuple(given.shape)}")
         frames = torch.arange(start_frame, start_frame + num_frames, device=given.device)
+        frames = frames // self.config.conditioning.upsampling
         return given[:, frames.clamp(max=given.shape[1] - 1)]
 
     def conditioning_table(self, inputs: ConditioningInputs, start_frame: int, num_frames: int) -> Tensor:

@@ -45,12 +45,17 @@ class Voice:
     @property
     def lookahead(self) -> int:
         """Frames after its own that a frame's samples depend on."""
-        return max(self.network.context, self.predictor.lookahead if self.predictor else 0)
+        return max(self.network.lookahead, self.predictor.lookahead if self.predictor else 0)
 
     @property
     def lookback(self) -> int:
         """Frames before its own."""
         return max(self.network.context, self.predictor.lookback if self.predictor else 0)
+
+    @property
+    def row_length(self) -> int:
+        """Samples of a row of the conditioning table."""
+        return self.hop_length // self.network.upsampling
 
     @property
     def block_frames(self) -> int:
@@ -110,12 +115,16 @@ class FrameWindow:
         return UNKNOWN if self.ended else max(0, self.count - self.voice.lookahead)
 
     def rows(self, start: int, table: Floats, coefficients: Floats) -> None:
-        """Write what the engine is told of the frames from `start` on: (n, L, 2R) and (n, order)."""
-        count = self.count if self.ended else UNKNOWN
-        self.voice.network.rows(self._frames, self._first, count, start, self.base, table)
+        """Write what the engine is told of the frames from `start` on: (n u, L, 2R) and (n u, order).
+
+        u is the upsampling factor. Coefficients are held over the frame: the recordings were coded so.
+        """
+        count, factor = self.count if self.ended else UNKNOWN, self.voice.network.upsampling
+        self.voice.network.rows(self._frames, self._first, count, start * factor, self.base, table)
         if self.voice.predictor is not None:
-            coefficients[:] = self.voice.predictor.coefficients(self._lags, self._first, count, start,
-                                                                start + len(table))
+            stop = start + len(table) // factor
+            held = self.voice.predictor.coefficients(self._lags, self._first, count, start, stop)
+            coefficients[:] = held.repeat(factor, axis=0)
 
     def features(self, start: int, stop: int) -> Floats:
         """Frames [start, stop) as they arrived: float32 (n, n_mels); the last holds on."""
@@ -161,9 +170,9 @@ class Utterances:
         self.windows = [FrameWindow(voice, base) for base in self.bases]
         self.position = 0  # frames spoken
         order = voice.predictor.order if voice.predictor else 0
-        self._told = FrameTable(voice.hop_length, voice.network.columns, size, order)
+        self._told = FrameTable(voice.row_length, voice.network.columns, size, order)
         self._state: State | None = None
-        self._decoder = SignalDecoder(voice.audio, size, self._told.prediction, voice.hop_length)
+        self._decoder = SignalDecoder(voice.audio, size, self._told.prediction, voice.row_length)
 
     def copy(self) -> Utterances:
         """Independent utterances with the same future, if the same frames come."""
@@ -186,11 +195,12 @@ class Utterances:
         """The samples of the next frames, of no more than `ready` and of whole blocks."""
         begin = time.perf_counter()
         start, voice, size = self.position, self.voice, len(self.windows)
-        table = np.empty((size, num_frames, *voice.network.columns), np.float32)
-        coefficients = np.empty((size, num_frames, self._told.order), np.float32)
+        rows = num_frames * voice.network.upsampling
+        table = np.empty((size, rows, *voice.network.columns), np.float32)
+        coefficients = np.empty((size, rows, self._told.order), np.float32)
         for row, window in enumerate(self.windows):
             window.rows(start, table[row], coefficients[row])
-        self._told.hold(start, table, coefficients)
+        self._told.hold(start * voice.network.upsampling, table, coefficients)
         if self._state is None:
             draws = self.draws
             self._state = voice.engine.start(

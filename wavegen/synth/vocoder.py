@@ -169,9 +169,9 @@ class Vocoder:
         if told.label or told.progress_steps:
             raise ConfigError(f'model "{folder.name}" is told a mel and besides a label or a progress clock; a vocoder '
                               "is told a mel and perhaps a speaker: train it without them")
-        if told.hop_length != spec.hop_length:
-            raise ConfigError(f'model "{folder.name}" takes frames of {told.hop_length} samples, its mel has one each '
-                              f"{spec.hop_length}; they must be equal")
+        if told.feature_hop_length != spec.hop_length:
+            raise ConfigError(f'model "{folder.name}" takes frames of {told.feature_hop_length} samples, its mel '
+                              f"has one each {spec.hop_length}; they must be equal")
         self.folder: ModelFolder = folder
         self.model: Any = loaded.model
         self.spec: MelSpec = spec
