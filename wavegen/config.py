@@ -392,6 +392,8 @@ class TrainingConfig(Config):
     checkpoint_interval: int = Field(500, gt=0)  # steps
     keep_checkpoints: int = Field(2, gt=0)
     sample_interval: int = Field(0, ge=0)  # steps between generated samples; 0 is never
+    copy_clips: int = Field(0, ge=0)  # held-out clips a vocoder speaks from their own mel; 0 is none
+    copy_interval: int = Field(1000, gt=0)  # steps between such copies, by which the best checkpoint is chosen
     log_interval: int = Field(50, gt=0)  # steps between lines of progress
     max_bad_steps: int = Field(3, gt=0)  # steps with a NaN loss in a row before training stops
     threads: int | None = Field(None, gt=0)  # CPU threads; None leaves torch's choice
@@ -415,6 +417,9 @@ class Recipe(Config):
             raise ValueError(f"audio.mel.sample_rate {mel.sample_rate} differs from audio.sample_rate "
                              f"{self.audio.sample_rate}")
         _check_signal(self.audio, self.model)
+        if self.training.copy_clips and not is_vocoder(self.audio, self.model):
+            raise ValueError(f"training.copy_clips is {self.training.copy_clips}, but only a vocoder makes copies: a "
+                             "wavenet whose model.conditioning.features are the bands of audio.mel. Set it to 0")
         if self.training.code_noise and self.audio.signal_path != "lpc":
             raise ValueError("training.code_noise is for audio.signal_path lpc alone: leave it 0")
         if self.audio.signal_path == "lpc" and self.training.tail_samples:
@@ -524,8 +529,12 @@ class ModelFolder(Config):
     @property
     def is_vocoder(self) -> bool:
         """Whether the model turns a mel spectrogram into audio."""
-        mel = self.audio.mel
-        return mel is not None and self.model.family == "wavenet" and self.model.conditioning.features == mel.n_mels
+        return is_vocoder(self.audio, self.model)
+
+
+def is_vocoder(audio: AudioConfig, model: ModelConfig) -> bool:
+    """Whether a model turns a mel spectrogram into audio."""
+    return audio.mel is not None and model.family == "wavenet" and model.conditioning.features == audio.mel.n_mels
 
     @property
     def lookahead_frames(self) -> int:

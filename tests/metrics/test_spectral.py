@@ -55,7 +55,7 @@ def test_other_shapes_are_refused():
 
 
 def test_the_distance_agrees_with_auraloss():
-    auraloss = pytest.importorskip("auraloss", reason="the eval extra is not installed")
+    auraloss = pytest.importorskip("auraloss", reason="the dev extra is not installed")
     rng = np.random.default_rng(1)
     first, second = (torch.from_numpy(rng.standard_normal((1, 16000)).astype(np.float32)) * 0.1 for _ in range(2))
     theirs = auraloss.freq.MultiResolutionSTFTLoss(fft_sizes=[512, 1024, 2048], hop_sizes=[50, 120, 240],

@@ -13,6 +13,8 @@ from wavegen.errors import ConfigError, ModelFileError
 
 logger = logging.getLogger(__name__)
 
+BEST = "best.ckpt"  # of a vocoder's run, by the copies it makes
+
 
 def export_run(
     run: str | Path,
@@ -20,21 +22,25 @@ def export_run(
     name: str | None = None,
     card: str | None = None,
     dtype: Literal["float32", "float16"] = "float32",
+    checkpoint: Literal["best", "last"] | None = None,
 ) -> ModelFolder:
-    """Turn a training run into a model folder, with the averaged weights of its last checkpoint.
+    """Turn a training run into a model folder, with the averaged weights of one of its checkpoints.
 
     Args:
         run: folder `wavegen train` wrote.
         out: model folder to write.
         name: None takes the recipe's.
+        checkpoint: "best" is the one whose copies of held-out clips were the most intelligible, which a vocoder's
+            run has (`training.copy_clips`); "last" the newest. None is the best where there is one, else the last.
 
     Raises:
         ModelFileError: no run, no checkpoint, or a damaged one.
+        ConfigError: the best is asked for and the run has none, or another word than best and last.
     """
     from wavegen import __version__
     from wavegen.models import build_model
 
-    path, ours = _last_checkpoint(Path(run))
+    path, ours = _checkpoint(Path(run), checkpoint)
     try:
         recipe = parse(Recipe, ours["recipe"], f"the recipe in {path}")
         vocabulary = parse(Vocabulary, ours["vocabulary"], f"the vocabulary in {path}")
@@ -67,11 +73,20 @@ def export_run(
     return spec
 
 
-def _last_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
-    """The newest checkpoint of a run that can be read, and our part of it."""
+def _checkpoint(run: Path, which: str | None) -> tuple[Path, dict[str, Any]]:
+    """The best checkpoint of a run, or the newest that can be read, and our part of it."""
+    if which not in (None, "best", "last"):
+        raise ConfigError(f'checkpoint must be best or last, found "{which}"')
     if not run.is_dir():
         raise ModelFileError(f"no training run at {run}; `wavegen train` makes one")
-    found = sorted((run / "checkpoints").glob("*.ckpt"), key=_step_of, reverse=True)
+    best = run / "checkpoints" / BEST
+    if which == "best" and not best.is_file():
+        raise ConfigError(f"{run} has no best checkpoint: its recipe makes no copies of held-out clips "
+                          "(training.copy_clips); export the last one")
+    if which != "last" and best.is_file():
+        return best, _read_checkpoint(best)
+    found = sorted((path for path in (run / "checkpoints").glob("*.ckpt") if path.name != BEST), key=_step_of,
+                   reverse=True)
     if not found:
         raise ModelFileError(
             f"{run} holds no checkpoint (checkpoints/*.ckpt): not a training run, or one that has not come that far"

@@ -31,9 +31,8 @@ EXTRAS = {
     "lightning": "train",
     "tensorboard": "train",
     "matplotlib": "train",
-    "torchmetrics": "eval",
-    "auraloss": "eval",
     "pystoi": "eval",
+    "pesq": "eval",
 }
 HELP = {"help_option_names": ["-h", "--help"]}
 

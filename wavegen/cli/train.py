@@ -79,6 +79,10 @@ def export(
         Path | None,
         typer.Option(metavar="STORE", help="Measure on these recordings what the integer precisions need and cost."),
     ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(metavar="best|last", help="Of the run; the best where it has one, else the last."),
+    ] = None,
     limit: Annotated[
         float | None,
         typer.Option(metavar="KL", help="With --calibrate: the divergence that --precision auto puts up with; 1e-3."),
@@ -90,8 +94,10 @@ def export(
 
     if limit is not None and calibrate is None:
         raise ConfigError("--limit is measured against figures that --calibrate STORE makes; give both")
+    if checkpoint is not None and is_model(run):
+        raise ConfigError(f"{run} is a model folder, which has no checkpoints; leave out --checkpoint")
     if not is_model(run):
-        spec = export_run(run, out, name)
+        spec = export_run(run, out, name, checkpoint=checkpoint)  # type: ignore[arg-type]
         note(f'model "{spec.name}" after {spec.training["steps"]} steps: {out}')
     elif calibrate is None:
         raise ConfigError(f"{run} is a model folder, which needs no export; --calibrate STORE writes one calibrated")

@@ -27,8 +27,11 @@ class ProgressLine(lightning.Callback):
         self.smooth: dict[str, float] = {}
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._mark = time.monotonic()
-        self._samples = self._steps = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Measure the speed from now on: what took time since then was not training."""
+        self._mark, self._samples, self._steps = time.monotonic(), 0, 0
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any,
                            batch: Any, batch_idx: int) -> None:
@@ -57,7 +60,7 @@ class ProgressLine(lightning.Callback):
             remaining = (self.max_steps - step) * elapsed / self._steps
             logger.info("step %d/%d  %s  %.1fx real time  %s left", step, self.max_steps,
                         pl_module.headline(self.smooth), speed / self.sample_rate, _clock(remaining))
-        self._mark, self._samples, self._steps = time.monotonic(), 0, 0
+        self.restart()
 
 
 class ValidationMark(lightning.Callback):
@@ -70,7 +73,7 @@ class ValidationMark(lightning.Callback):
         assert isinstance(pl_module, TrainingModule)
         if trainer.is_global_zero:
             logger.info("step %d: %s", trainer.global_step, pl_module.validation_line())
-        self.line._mark, self.line._samples, self.line._steps = time.monotonic(), 0, 0
+        self.line.restart()
 
 
 def _clock(seconds: float) -> str:

@@ -55,12 +55,14 @@ class SequenceModule(TrainingModule):
         if self.trainer.world_size > 1:
             torch.distributed.all_reduce(sums)
         value = bits(float(sums[0]), float(sums[1]))
-        self.results = {"validation_bits": value, "step": self.global_step}
+        self.results |= {"validation_bits": value, "step": self.global_step}
         self.log("validation/bits_per_sample", value, rank_zero_only=True)
 
     def headline(self, smooth: dict[str, float]) -> str:
         validation = self.results.get("validation_bits")
         shown = "" if validation is None else f"  validation {validation:.3f}"
+        if "copy_stoi" in self.results:
+            shown += f"  STOI {self.results['copy_stoi']:.3f}"
         return f"bits {smooth.get('bits_per_sample', float('nan')):.3f}{shown}"
 
     def validation_line(self) -> str:

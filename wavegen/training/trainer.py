@@ -26,6 +26,7 @@ from wavegen.data.batches import Batch, WindowBatches
 from wavegen.data.store import Store
 from wavegen.errors import ConfigError, StoreError
 from wavegen.training.checkpoints import AtomicCheckpointIO, latest_checkpoint, read_checkpoint
+from wavegen.training.copies import CopySynthesis
 from wavegen.training.module import build_module
 from wavegen.training.progress import ProgressLine, ValidationMark
 from wavegen.training.sounds import SoundSamples
@@ -102,7 +103,11 @@ def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path |
     vocabulary = build_vocabulary(data)
     first_step = 0
     if checkpoint is not None:
-        saved = read_checkpoint(checkpoint)["wavegen"]
+        content = read_checkpoint(checkpoint)
+        if "state_dict" not in content:
+            raise ConfigError(f"{checkpoint} holds weights to export, not a training to resume: continue with --resume "
+                              "auto, or begin a new run with these weights by --init-from")
+        saved = content["wavegen"]
         first_step = saved["step"]
         _check_resumable(recipe, saved, data, checkpoint)
         logger.info("resuming %s at step %d", checkpoint, first_step)
@@ -137,6 +142,9 @@ def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path |
     callbacks: list[lightning.Callback] = [line, ValidationMark(line), saver]
     if training.sample_interval:
         callbacks.append(SoundSamples(training.sample_interval))
+    if training.copy_clips:
+        callbacks.append(CopySynthesis(data, training.validation_split, training.copy_clips, training.copy_interval,
+                                       training.seed, run, line))
     trainer = lightning.Trainer(
         accelerator="auto", devices=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
         num_nodes=max(1, world_size // int(os.environ.get("LOCAL_WORLD_SIZE", 1))),
