@@ -531,15 +531,15 @@ class ModelFolder(Config):
         """Whether the model turns a mel spectrogram into audio."""
         return is_vocoder(self.audio, self.model)
 
-
-def is_vocoder(audio: AudioConfig, model: ModelConfig) -> bool:
-    """Whether a model turns a mel spectrogram into audio."""
-    return audio.mel is not None and model.family == "wavenet" and model.conditioning.features == audio.mel.n_mels
-
     @property
     def lookahead_frames(self) -> int:
         """Frames of a vocoder's mel that must be known beyond the one that is spoken."""
         return max(self.model.conditioning.lookahead_frames, int(self.audio.signal_path == "lpc"))
+
+
+def is_vocoder(audio: AudioConfig, model: ModelConfig) -> bool:
+    """Whether a model turns a mel spectrogram into audio."""
+    return audio.mel is not None and model.family == "wavenet" and model.conditioning.features == audio.mel.n_mels
 
 
 def _check_strides(channels: tuple[int, ...], strides: tuple[int, ...], num_samples: int) -> None:
