@@ -392,7 +392,8 @@ def _autocorrelation(frame: Any, inverse: Any, cosines: Any, exponent: Any, leas
     out[:] = 0
     for k in range(power.shape[0]):
         # The pseudo-inverse dips below zero beside a peak.
-        value = max(power[k], 0.0) ** exponent
+        value = max(power[k], 0.0)
+        value = value * value if exponent == 2.0 else value**exponent
         value = max(value, least)
         for lag in range(out.shape[0]):
             out[lag] += cosines[k, lag] * value
