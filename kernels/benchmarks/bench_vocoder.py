@@ -107,8 +107,10 @@ def _conditioning_seconds(voc: Vocoder, mel: np.ndarray, rounds: int = 300) -> f
 
 def memory(way: str) -> list[dict[str, Any]]:
     """Peak memory of a short and of a long mel, spoken whole or as a stream, each in a process of its own."""
-    found = [int(subprocess.run([sys.executable, __file__, "--peak", way, str(seconds)], check=True, capture_output=True,
-                                text=True).stdout) for seconds in (SHORT, LONG)]
+    found = []
+    for seconds in (SHORT, LONG):
+        command = [sys.executable, __file__, "--peak", way, str(seconds)]
+        found.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     return [{"op": "memory", "way": way, "short_seconds": SHORT, "long_seconds": LONG,
              "short_megabytes": round(found[0] / 1e6, 1), "long_megabytes": round(found[1] / 1e6, 1),
              "growth": round(found[1] / found[0] - 1, 4)}]
