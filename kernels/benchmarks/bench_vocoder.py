@@ -94,11 +94,11 @@ def _conditioning_seconds(voc: Vocoder, mel: np.ndarray, rounds: int = 300) -> f
     """Of one frame: its prediction, the conditioning network and the projection of every layer."""
     voice = voc._voice
     network, window = voice.network, np.ascontiguousarray(mel.T[: 2 * voice.network.context + 2])
-    out = np.empty((1, *network.columns), np.float32)
+    out = np.empty((network.upsampling, *network.columns), np.float32)
     base, lags = network.base(speaker=0 if voc.speakers else None), np.ones((2, voc.folder.audio.lpc_order + 1))
     begin = time.perf_counter()
     for _ in range(rounds):
-        network.rows(window, 0, 2**62, network.context, base, out)
+        network.rows(window, 0, 2**62, network.context * network.upsampling, base, out)
         if voice.predictor is not None:
             lags[1:] = voice.predictor.autocorrelation(mel[:, :1])
             voice.predictor.coefficients(lags, 0, 2**62, 0, 1)
