@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wavegen.audio.mel import log_mel
+from wavegen.audio.mel_formats import PRESETS
+from wavegen.audio.mel_match import MelMatch, matching_delay
+from wavegen.config import MelSpec
+
+SMALL = {"sample_rate": 8000, "n_fft": 256, "win_length": 256, "hop_length": 64, "n_mels": 20}
+SPECS = {
+    "centred": MelSpec(**SMALL),
+    "half a hop later": MelSpec(**SMALL, center=False, edge_padding=96, pad_mode="zero", window="hann_symmetric"),
+    "base 10, normalised": MelSpec(**SMALL, fmin=80, fmax=3600, log_base="10", floor=1e-10, mean=(-1.5,), scale=(0.6,)),
+    "power, short window": MelSpec(**{**SMALL, "win_length": 160}, power=2.0),
+}
+
+
+def clip(frames=30, seed=0):
+    rng = np.random.default_rng(seed)
+    t = np.arange(frames * 64) / 8000
+    tone = 0.3 * np.sin(2 * np.pi * 440 * t) * (1 + np.sin(2 * np.pi * 3 * t)) + 0.01 * rng.standard_normal(len(t))
+    return tone.astype(np.float32)
+
+
+def mel_of(waveform, spec):
+    """One frame for each hop of samples, as a vocoder is given them."""
+    frames = log_mel(waveform, spec).T[: len(waveform) // spec.hop_length]
+    return np.concatenate([frames, frames[-1:].repeat(len(waveform) // spec.hop_length - len(frames), 0)])
+
+
+def matched(waveform, features, spec, passes, cuts=()):
+    match, hop = MelMatch(spec, passes), spec.hop_length
+    borders = [0, *cuts, len(features)]
+    parts = [match.push(waveform[a * hop : b * hop], features[a:b]) for a, b in zip(borders[:-1], borders[1:],
+                                                                                   strict=True)]
+    return np.concatenate([*parts, match.finish()])
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_audio_comes_closer_to_the_mel_pass_by_pass(name):
+    spec, recording = SPECS[name], clip()
+    features = mel_of(recording, spec)
+    drawn = recording * np.linspace(0.3, 2.0, len(recording), dtype=np.float32)
+    errors = [np.abs(mel_of(matched(drawn, features, spec, passes), spec) - features)[2:-2].mean()
+              for passes in range(4)]
+    assert errors[1] < 0.35 * errors[0]
+    assert errors[3] < errors[1]
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_audio_that_has_its_mel_stays_as_it_is(name):
+    spec, recording = SPECS[name], clip()
+    found = matched(recording, mel_of(recording, spec), spec, 2)
+    inside = slice(256, -256)
+    assert 20 * np.log10(np.abs(found - recording)[inside].max() / np.abs(recording).max()) < -50
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(sorted(SPECS)), st.lists(st.integers(0, 17), max_size=6), st.integers(1, 3), st.integers(1, 17))
+def test_pieces_change_nothing(name, cuts, passes, frames):
+    spec = SPECS[name]
+    waveform = clip(frames)
+    features = mel_of(clip(frames, seed=1), spec)
+    whole = matched(waveform, features, spec, passes)
+    assert whole.shape == waveform.shape and whole.dtype == np.float32
+    assert np.array_equal(matched(waveform, features, spec, passes, sorted(min(cut, frames) for cut in cuts)), whole)
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("passes", [0, 1, 2])
+def test_samples_leave_after_the_delay_and_not_before(name, passes):
+    spec, delay = SPECS[name], matching_delay(SPECS[name], passes)
+    match, waveform, features = MelMatch(spec, passes), clip(), mel_of(clip(), SPECS[name])
+    given_back = 0
+    for frame in range(30):
+        given_back += len(match.push(waveform[frame * 64 : (frame + 1) * 64], features[frame : frame + 1]))
+        assert given_back == max(0, frame + 1 - delay) * 64
+
+
+def test_a_copy_has_the_same_future_and_its_own():
+    spec, waveform = SPECS["centred"], clip()
+    features = mel_of(waveform, spec)
+    match = MelMatch(spec, 2)
+    first = match.push(waveform[: 64 * 11], features[:11])
+    other = match.copy()
+    other.push(waveform[:128] * 0.1, features[:2])
+    rest = [match.push(waveform[64 * 11 :], features[11:]), match.finish()]
+    assert np.array_equal(np.concatenate([first, *rest]), matched(waveform, features, spec, 2))
+
+
+def test_silence_and_extremes_stay_finite_and_in_range():
+    spec = SPECS["centred"]
+    quiet, loud = np.full((30, 20), np.log(1e-5), np.float32), np.full((30, 20), 8.0, np.float32)
+    for waveform in (np.zeros(30 * 64, np.float32), clip()):
+        for features in (quiet, loud):
+            found = matched(waveform, features, spec, 2)
+            assert np.isfinite(found).all() and np.abs(found).max() <= 1
+    assert np.abs(matched(clip(), quiet, spec, 2)[300:-300]).max() < 0.02
+
+
+def test_frames_that_hardly_overlap_are_refused():
+    with pytest.raises(ValueError, match="overlap by less than half"):
+        MelMatch(MelSpec(sample_rate=8000, n_fft=256, win_length=100, hop_length=64))
+
+
+def test_all_presets_can_be_matched():
+    for name, spec in PRESETS.items():
+        assert 0 < matching_delay(spec, 1) <= 4, name
+        assert len(MelMatch(spec).finish()) == 0
