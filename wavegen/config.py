@@ -509,6 +509,7 @@ class SamplingDefaults(Config):
 
     temperature: float = Field(1.0, gt=0)
     min_p: float = Field(0.0, ge=0, lt=1)
+    matching: int = Field(0, ge=0, le=8)  # passes that bring a vocoder's audio to the levels of its mel
 
 
 class ModelFolder(Config):
@@ -533,7 +534,7 @@ class ModelFolder(Config):
 
     @property
     def lookahead_frames(self) -> int:
-        """Frames of a vocoder's mel that must be known beyond the one that is spoken."""
+        """Frames of a vocoder's mel that must be known beyond the one the network speaks."""
         return max(self.model.conditioning.lookahead_frames, int(self.audio.signal_path == "lpc"))
 
 

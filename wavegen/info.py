@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wavegen import __version__
+from wavegen.audio.mel import matching_delay
 from wavegen.audio.mel_formats import preset_of
 from wavegen.checkpoint import bundled_models, find_model, read_shapes, read_spec
 from wavegen.checkpoint.folder import WEIGHTS
@@ -92,6 +93,7 @@ def describe_model(name_or_path: str | Path) -> dict[str, Any]:
     if spec.is_vocoder:
         assert spec.audio.mel is not None
         frame = spec.audio.mel.hop_length / spec.audio.sample_rate
+        lookahead = spec.lookahead_frames + matching_delay(spec.audio.mel, spec.sampling.matching)
         facts["vocoder"] = {
             "mel": spec.audio.mel.model_dump(mode="json"),
             "mel_preset": preset_of(spec.audio.mel),
@@ -99,8 +101,8 @@ def describe_model(name_or_path: str | Path) -> dict[str, Any]:
             "lpc_order": spec.audio.lpc_order if spec.audio.signal_path == "lpc" else None,
             "preemphasis": spec.audio.preemphasis,
             "frame_ms": round(1000 * frame, 3),
-            "lookahead_frames": spec.lookahead_frames,
-            "lookahead_ms": round(1000 * frame * spec.lookahead_frames, 3),
+            "lookahead_frames": lookahead,
+            "lookahead_ms": round(1000 * frame * lookahead, 3),
             "sampling": spec.sampling.model_dump(mode="json"),
         }
     if spec.model.family == "wavenet":

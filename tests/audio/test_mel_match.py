@@ -1,11 +1,13 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wavegen.audio.mel import log_mel
+from wavegen.audio.mel import log_mel, matching_delay
 from wavegen.audio.mel_formats import PRESETS
-from wavegen.audio.mel_match import MelMatch, matching_delay
+from wavegen.audio.mel_match import MelMatch
 from wavegen.config import MelSpec
 
 SMALL = {"sample_rate": 8000, "n_fft": 256, "win_length": 256, "hop_length": 64, "n_mels": 20}
@@ -33,8 +35,7 @@ def mel_of(waveform, spec):
 def matched(waveform, features, spec, passes, cuts=()):
     match, hop = MelMatch(spec, passes), spec.hop_length
     borders = [0, *cuts, len(features)]
-    parts = [match.push(waveform[a * hop : b * hop], features[a:b]) for a, b in zip(borders[:-1], borders[1:],
-                                                                                   strict=True)]
+    parts = [match.push(waveform[a * hop : b * hop], features[a:b]) for a, b in itertools.pairwise(borders)]
     return np.concatenate([*parts, match.finish()])
 
 

@@ -10,11 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import wavegen
-from tiny import save_tiny_vocoder, tiny_mel
+from tiny import save_tiny_vocoder, tiny_mel, tiny_model
 from wavegen.audio import io, mulaw
 from wavegen.audio.mel_formats import PRESETS
+from wavegen.audio.mel import matching_delay
 from wavegen.audio.signal import decode_codes
-from wavegen.config import MelSpec
+from wavegen.checkpoint import save_model
+from wavegen.checkpoint.folder import read_spec
+from wavegen.config import MelSpec, SamplingDefaults
 from wavegen.engines.numba_engine import KERNELS_VARIABLE
 from wavegen.errors import BadInputError, ConfigError, MelMismatch
 from wavegen.synth.mel_input import JUDGED_FRAMES
@@ -302,6 +305,43 @@ def test_what_is_invertible_is_converted_and_the_rest_is_refused(voc):
 
 
 # Streams
+
+
+@pytest.mark.parametrize("signal_path", ["lpc", "direct"])
+@pytest.mark.parametrize("cuts", [[1] * 23, [23], [0, 5, 9, 2, 0, 1]])
+def test_matched_audio_is_the_same_however_it_arrives_and_in_any_company(models, signal_path, cuts):
+    voc = voice(models, "f32", signal_path, mel=SHORT)
+    mel, other = tiny_mel(23), tiny_mel(9, seed=1)
+    alone = whole(voc, mel, matching=2)
+    assert alone.shape == (23 * 16,) and not np.array_equal(alone, whole(voc, mel, matching=0))
+    assert np.array_equal(streamed(voc, mel, cuts, matching=2), alone)
+    batch = voc([other, mel, other[:, :2]], matching=2)
+    assert np.array_equal(batch[1].waveform, alone)
+    assert np.array_equal(batch[2].waveform, whole(voc, other[:, :2], matching=2))
+    stream = voc.stream(matching=2)
+    first = stream.push(mel[:, :20])
+    copy = stream.copy()
+    copy.push(other)
+    assert np.array_equal(np.concatenate([first, stream.push(mel[:, 20:]), stream.finish()]), alone)
+
+
+def test_matching_brings_audio_to_its_mel_and_makes_a_stream_wait(models):
+    folder = save_tiny_vocoder(models / "matching")
+    spec = read_spec(folder).model_copy(update={"sampling": SamplingDefaults(matching=1)})
+    save_model(folder, tiny_model(spec), spec)
+    voc = wavegen.load(folder, engine="numba", precision="f32")
+    mel = voc.mel(0.3 * np.sin(np.arange(4000) * 0.3).astype(np.float32) * np.linspace(0, 1, 4000, dtype=np.float32))
+
+    def distance(**options):
+        return np.abs(voc.mel(whole(voc, mel, **options))[:, 3:-4] - mel[:, 3:-3]).mean()
+
+    assert distance() < 0.5 * distance(matching=0) and distance(matching=3) < distance()
+    assert voc.lookahead_frames == 1 + matching_delay(voc.spec, 1)
+    stream = voc.stream()
+    counts = [len(stream.push(mel[:, f])) for f in range(12)]
+    assert counts == [0] * voc.lookahead_frames + [80] * (12 - voc.lookahead_frames)
+    with pytest.raises(ConfigError, match="from 0 to 8, found 9"):
+        voc(mel[None], matching=9)
 
 
 def test_audio_comes_as_soon_as_the_look_ahead_allows(models):

@@ -39,7 +39,7 @@ def log_mel(waveform: np.ndarray, spec: MelSpec, basis: np.ndarray | None = None
     frames = num_frames(samples.shape[-1], spec)
     batch, samples = samples.shape[:-1], samples.reshape(-1, samples.shape[-1])
     # Reflection needs more samples than it adds, and a frame n_fft of them.
-    edge = spec.n_fft // 2 if spec.center else spec.edge_padding
+    edge = edge_samples(spec)
     missing = max(edge + 1, spec.n_fft - 2 * edge) - samples.shape[-1]
     samples = torch.nn.functional.pad(samples, (0, max(0, missing)))
     samples = torch.nn.functional.pad(samples, (edge, edge), mode="constant" if spec.pad_mode == "zero" else "reflect")
@@ -70,3 +70,14 @@ def num_frames(num_samples: int, spec: MelSpec) -> int:
     if spec.center:
         return 1 + num_samples // spec.hop_length
     return 1 + max(0, num_samples + 2 * spec.edge_padding - spec.n_fft) // spec.hop_length
+
+
+def edge_samples(spec: MelSpec) -> int:
+    """Samples frame f begins before sample f * hop_length."""
+    return spec.n_fft // 2 if spec.center else spec.edge_padding
+
+
+def matching_delay(spec: MelSpec, passes: int) -> int:
+    """Frames by which samples leave `wavegen.audio.mel_match.MelMatch` later than they come in."""
+    edge = edge_samples(spec)
+    return passes * (-((edge - spec.n_fft) // spec.hop_length) - 1 - (-edge // spec.hop_length))

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavegen.audio.compiled import compiled
-from wavegen.audio.mel import mel_basis
+from wavegen.audio.mel import edge_samples, mel_basis
 from wavegen.config import MelSpec
 
 RELAXATION = 1.25
@@ -30,16 +30,11 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 
-def matching_delay(spec: MelSpec, passes: int) -> int:
-    """Frames by which samples leave a `MelMatch` later than they come in."""
-    edge = _edge(spec)
-    return passes * (-((edge - spec.n_fft) // spec.hop_length) - 1 - (-edge // spec.hop_length))
-
-
 class MelMatch:
     """One utterance on its way from samples as drawn to samples with the levels of its mel; a value to be copied.
 
-    The audio does not depend on the pieces it comes in, to the last bit.
+    The audio does not depend on the pieces it comes in, to the last bit. Samples leave `matching_delay` frames later
+    than they come in.
 
     Args:
         spec: of the mel.
@@ -119,7 +114,7 @@ class _Pass:
 
     def push(self, samples: Doubles) -> Doubles:
         self._samples = np.concatenate([self._samples, samples])
-        spec, edge = self.bands.spec, _edge(self.bands.spec)
+        spec, edge = self.bands.spec, edge_samples(self.bands.spec)
         count = self._first + len(self._samples)
         whole = (count + edge - spec.n_fft) // spec.hop_length + 1  # frames whose samples are all there
         self._add(max(self._frame, whole))
@@ -133,7 +128,7 @@ class _Pass:
 
     def _add(self, stop: int) -> None:
         """Frames up to `stop` become part of the sum."""
-        spec, bands, edge, n = self.bands.spec, self.bands, _edge(self.bands.spec), stop - self._frame
+        spec, bands, edge, n = self.bands.spec, self.bands, edge_samples(self.bands.spec), stop - self._frame
         if n <= 0:
             return
         starts = np.arange(self._frame, stop) * spec.hop_length - edge
@@ -162,14 +157,9 @@ class _Pass:
         result: Doubles = np.where(weight > UNHEARD, total / np.maximum(weight, UNHEARD), drawn)
         self._sum, self._weight, self._done = self._sum[n:], self._weight[n:], stop
         # The next frame's samples, those to be given back, and what the end is mirrored in.
-        first = max(self._first, min(self._frame * spec.hop_length - _edge(spec), self._done, stop) - spec.n_fft)
+        first = max(self._first, min(self._frame * spec.hop_length - edge_samples(spec), self._done, stop) - spec.n_fft)
         self._samples, self._first = self._samples[first - self._first :], first
         return result
-
-
-def _edge(spec: MelSpec) -> int:
-    """Samples frame f begins before sample f * hop_length."""
-    return spec.n_fft // 2 if spec.center else spec.edge_padding
 
 
 def _bands(spec: MelSpec, basis: np.ndarray) -> _Bands:

@@ -1,6 +1,6 @@
 """A batch of utterances on their way from mel frames to samples, block by block.
 
-    frames -> window -> rows of the conditioning, coefficients -> engine -> codes -> decoder -> waveform
+    frames -> window -> rows of the conditioning, coefficients -> engine -> codes -> decoder -> match -> waveform
 
 Everything here goes forward only: what came later never changes what was spoken, and how frames are cut into pieces
 changes nothing at all. A block is a whole number of frames, counted from the start of the utterance.
@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wavegen.audio.lpc import MelPredictor
+from wavegen.audio.mel_match import MelMatch
 from wavegen.audio.signal import SignalDecoder
 from wavegen.config import AudioConfig
 from wavegen.engines import AbstractEngine, State
@@ -41,6 +41,7 @@ class Voice:
     network: FrameNetwork
     predictor: MelPredictor | None  # on the signal path lpc
     hop_length: int
+    basis: Floats  # of the mel
 
     @property
     def lookahead(self) -> int:
@@ -141,10 +142,15 @@ class FrameWindow:
 
 @dataclass(frozen=True, eq=False)
 class Spoken:
-    """The next samples of every row: codes int64 (B, n) and waveform float32 (B, n)."""
+    """What comes next of every row.
+
+    Attributes:
+        codes: int64 (B, n), of the frames just spoken.
+        waveforms: float32 (m,) of each row, the samples that are done; with matching they are of earlier frames.
+    """
 
     codes: NDArray[np.int64]
-    waveform: Floats
+    waveforms: list[Floats]
 
 
 @dataclass(eq=False)
@@ -157,6 +163,7 @@ class Utterances:
         bases: of each row, `FrameNetwork.base`.
         meter: counts what is done.
         guard: watches what is spoken; None speaks on whatever comes.
+        matching: passes that bring what is spoken to the levels of its mel.
     """
 
     voice: Voice
@@ -164,6 +171,7 @@ class Utterances:
     bases: Sequence[Floats]
     meter: Meter = field(default_factory=Meter)
     guard: Guard | None = None
+    matching: int = 0
 
     def __post_init__(self) -> None:
         voice, size = self.voice, len(self.bases)
@@ -173,6 +181,9 @@ class Utterances:
         self._told = FrameTable(voice.row_length, voice.network.columns, size, order)
         self._state: State | None = None
         self._decoder = SignalDecoder(voice.audio, size, self._told.prediction, voice.row_length)
+        assert voice.audio.mel is not None
+        self._matches = [MelMatch(voice.audio.mel, self.matching, voice.basis) for _ in self.bases]
+        self._is_finished = False
 
     def copy(self) -> Utterances:
         """Independent utterances with the same future, if the same frames come."""
@@ -182,6 +193,7 @@ class Utterances:
         other._state = None if self._state is None else self._state.copy(other._told)
         other._decoder = self._decoder.copy(other._told.prediction)
         other.guard = None if self.guard is None else self.guard.copy()
+        other._matches = [match.copy() for match in self._matches]
         return other
 
     def ready(self) -> int:
@@ -218,15 +230,33 @@ class Utterances:
             codes, waveform, self._state, self._decoder, report = self.guard.speak(
                 voice.engine, self._state, self._decoder, features, num_frames, kept)
             self.meter.guarded = report if self.meter.guarded is None else self.meter.guarded + report
+        done = [match.push(waveform[row, : int(n) * voice.hop_length], window.features(start, start + int(n)))
+                for row, (match, window, n) in enumerate(zip(self._matches, self.windows, kept, strict=True))]
         self.position += num_frames
         for window in self.windows:
             window.drop(self.position)
-        self.meter.count(int(kept.sum()) * voice.hop_length, time.perf_counter() - begin,
-                         int(FIRST_SECONDS * voice.audio.sample_rate))
-        return Spoken(codes, waveform)
+        self._count(done, begin)
+        return Spoken(codes, done)
+
+    def finish(self) -> Spoken | None:
+        """The samples that were waiting for what follows them, once all frames are spoken; None if that is done."""
+        if self._is_finished or not all(window.ended for window in self.windows):
+            return None
+        begin = time.perf_counter()
+        done = [match.finish() for match in self._matches]
+        self._is_finished = True
+        self._count(done, begin)
+        return Spoken(np.zeros((len(self.windows), 0), np.int64), done)
+
+    def _count(self, done: Sequence[Floats], begin: float) -> None:
+        self.meter.count(sum(map(len, done)), time.perf_counter() - begin,
+                         int(FIRST_SECONDS * self.voice.audio.sample_rate))
 
 
-def take(utterances: Utterances, most: int) -> Any:
-    """What is ready, in stretches of at most `most` frames: yields `Spoken`."""
+def take(utterances: Utterances, most: int) -> Iterator[Spoken]:
+    """What is ready, in stretches of at most `most` frames, and at the end the rest."""
     while (ready := utterances.ready()) > 0:
         yield utterances.speak(min(ready, most))
+    rest = utterances.finish()
+    if rest is not None:
+        yield rest

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from wavegen.audio import io
 from wavegen.audio.lpc import MelPredictor
-from wavegen.audio.mel import log_mel, mel_basis
+from wavegen.audio.mel import log_mel, matching_delay, mel_basis
 from wavegen.audio.mel_formats import MelConverter, mel_spec
 from wavegen.audio.mulaw import silence_code
 from wavegen.checkpoint import LoadedModel
@@ -36,6 +36,7 @@ from wavegen.synth.utterances import Meter, Utterances, Voice, take
 
 Floats = NDArray[np.float32]
 SPAN_SAMPLES = 4096  # an engine call of a whole utterance: long enough to cost nothing, short enough to interrupt
+MAX_MATCHING = 8
 COMPANY = 0.5  # rows that share a batch have at least this share of its longest row's frames
 
 Speakers = str | int | Sequence[str | int] | None
@@ -84,7 +85,7 @@ class VocoderStream:
 
     def __init__(self, vocoder: Vocoder, reader: MelReader, utterance: Utterances) -> None:
         self._vocoder, self._reader, self._utterance = vocoder, reader, utterance
-        self._finished = False
+        self._finished, self._given = False, 0
 
     @property
     def num_frames(self) -> int:
@@ -94,7 +95,7 @@ class VocoderStream:
     @property
     def num_samples(self) -> int:
         """Samples given so far."""
-        return self._utterance.position * self._vocoder.hop_length
+        return self._given
 
     @property
     def report(self) -> Report:
@@ -141,12 +142,14 @@ class VocoderStream:
     def copy(self) -> VocoderStream:
         """An independent stream that has been given the same frames and has spoken the same samples."""
         other = VocoderStream(self._vocoder, self._reader.copy(), self._utterance.copy())
-        other._finished = self._finished
+        other._finished, other._given = self._finished, self._given
         return other
 
     def _speak(self) -> Floats:
-        spoken = [part.waveform[0] for part in take(self._utterance, self._vocoder._span_frames)]
-        return np.concatenate(spoken) if spoken else np.zeros(0, np.float32)
+        spoken = [part.waveforms[0] for part in take(self._utterance, self._vocoder._span_frames)]
+        waveform = np.concatenate(spoken) if spoken else np.zeros(0, np.float32)
+        self._given += len(waveform)
+        return waveform
 
 
 class Vocoder:
@@ -181,7 +184,8 @@ class Vocoder:
         predictor = None
         if folder.audio.signal_path == "lpc":
             predictor = MelPredictor(spec, folder.audio.lpc_order, folder.audio.preemphasis, self._basis)
-        self._voice = Voice(self.engine, folder.audio, FrameNetwork(loaded.model), predictor, spec.hop_length)
+        self._voice = Voice(self.engine, folder.audio, FrameNetwork(loaded.model), predictor, spec.hop_length,
+                            self._basis)
         self._meter = Meter()
         self._is_warm = False
 
@@ -202,8 +206,8 @@ class Vocoder:
 
     @property
     def lookahead_frames(self) -> int:
-        """Frames that must have arrived after a frame before it can be spoken."""
-        return self._voice.lookahead
+        """Frames that must have arrived after a frame before its samples are given, at the usual matching."""
+        return self._voice.lookahead + matching_delay(self.spec, self.folder.sampling.matching)
 
     @property
     def speakers(self) -> tuple[str, ...]:
@@ -218,7 +222,7 @@ class Vocoder:
     def __call__(self, mel: Any, lengths: Any = None, spec: MelSpec | str | None = None, layout: str = "BCT",
                  seed: int | Sequence[int] = 0, temperature: float | Sequence[float] | None = None,
                  min_p: float | Sequence[float] | None = None, speaker: Speakers = None, check: bool = True,
-                 streams: int | Sequence[int] = 0, guard: bool = True) -> Audio:
+                 streams: int | Sequence[int] = 0, guard: bool = True, matching: int | None = None) -> Audio:
         """The audio of a batch of mels. A row is the same as the same mel alone.
 
         Args:
@@ -234,6 +238,8 @@ class Vocoder:
             check: refuse values that cannot be what `spec` says. What is not finite is always refused.
             streams: in [0, 2^64), one for all rows or one for each: draws differ by seed and stream.
             guard: speak bursts again and silence at a lower temperature (`wavegen.synth.guards`).
+            matching: passes that bring the audio to the levels of its mel (`wavegen.audio.mel_match`); 0: as drawn;
+                None: what the model does best with.
 
         Returns:
             F * hop_length samples for F frames of each row.
@@ -245,11 +251,12 @@ class Vocoder:
             ConfigError: an option out of range, an unknown preset, layout or speaker.
         """
         clips, parts = self._begin(mel, lengths, spec, layout, seed, temperature, min_p, speaker, check, streams,
-                                   guard)
+                                   guard, matching)
         length = self._lengths(clips)
-        waveform = np.zeros((len(clips), int(length.max())), np.float32)
-        for row, start, _, samples in parts:
-            waveform[row, start : start + len(samples)] = samples
+        waveform, done = np.zeros((len(clips), int(length.max())), np.float32), np.zeros(len(clips), np.int64)
+        for row, _, samples in parts:
+            waveform[row, done[row] : done[row] + len(samples)] = samples
+            done[row] += len(samples)
         return Audio(_like(waveform, mel), _like(length, mel), self.sample_rate)
 
     def codes(self, mel: Any, lengths: Any = None, spec: MelSpec | str | None = None, layout: str = "BCT",
@@ -261,24 +268,26 @@ class Vocoder:
         On the signal path lpc they are codes of the excitation, not of the waveform.
         """
         clips, parts = self._begin(mel, lengths, spec, layout, seed, temperature, min_p, speaker, check, streams,
-                                   guard)
+                                   guard, 0)
         silence = silence_code(self.folder.audio.quantization_channels)
-        codes = np.full((len(clips), int(self._lengths(clips).max())), silence, np.int64)
-        for row, start, spoken, _ in parts:
-            codes[row, start : start + len(spoken)] = spoken
+        codes, done = np.full((len(clips), int(self._lengths(clips).max())), silence, np.int64), [0] * len(clips)
+        for row, spoken, _ in parts:
+            codes[row, done[row] : done[row] + len(spoken)] = spoken
+            done[row] += len(spoken)
         return _like(codes, mel)
 
     def stream(self, frames: Any = None, spec: MelSpec | str | None = None, layout: str = "CT", seed: int = 0,
                temperature: float | None = None, min_p: float | None = None, speaker: str | int | None = None,
-               check: bool = True, streams: int = 0, guard: bool = True) -> Any:
+               check: bool = True, streams: int = 0, guard: bool = True, matching: int | None = None) -> Any:
         """One utterance while its mel arrives: the same samples as a call gives of the whole mel.
 
         Args:
             frames: an iterable of pieces (n_mels, n), or of single frames (n_mels,), or a whole mel; None for a
                 `VocoderStream` to push frames to.
             layout: "CT" of pieces (n_mels, n), "TC" of pieces (n, n_mels); with a B in front pieces have one row.
-            spec, seed, temperature, min_p, speaker, check, streams, guard: as of a call. Every piece is checked as it
-                comes; a logarithm of another base may only show after `JUDGED_FRAMES` frames.
+            spec, seed, temperature, min_p, speaker, check, streams, guard, matching: as of a call. Every piece is
+                checked as it comes; a logarithm of another base may only show after `JUDGED_FRAMES` frames. A pass of
+                matching makes a stream wait for `matching_delay` more frames.
 
         Returns:
             With frames an iterator of `AudioChunk`, a block as soon as the look-ahead allows; the last one, which may
@@ -294,7 +303,7 @@ class Vocoder:
         draws = self._draws(1, seed, temperature, min_p, streams)
         self._meter = Meter()
         stream = VocoderStream(self, reader, Utterances(self._voice, draws, self._bases(speaker, 1), self._meter,
-                                                        self._guard(draws, guard)))
+                                                        self._guard(draws, guard), self._matching(matching)))
         self._warm_up()
         return stream if frames is None else self._chunks(stream, pieces_of(frames, layout, self._voice.block_frames))
 
@@ -340,8 +349,8 @@ class Vocoder:
 
     def _begin(self, mel: Any, lengths: Any, spec: MelSpec | str | None, layout: str, seed: Any, temperature: Any,
                min_p: Any, speaker: Speakers, check: bool, streams: Any,
-               guard: bool) -> tuple[list[MelClip], Iterator[Any]]:
-        """The utterances of a call and what is spoken of them: row, first sample, codes (n,), waveform (n,)."""
+               guard: bool, matching: int | None) -> tuple[list[MelClip], Iterator[Any]]:
+        """The utterances of a call and what comes next of them: row, codes (n,), waveform (m,)."""
         convert = MelConverter(self.spec if spec is None else spec, self.spec)
         clips = read_clips(mel, lengths, layout, convert.source)
         draws = self._draws(len(clips), seed, temperature, min_p, streams)
@@ -349,15 +358,15 @@ class Vocoder:
         for row, clip in enumerate(clips):
             clip.check(convert.source, check, row if len(clips) > 1 else -1)
         self._meter = Meter()
-        return clips, self._spoken(clips, convert, draws, bases, guard)
+        return clips, self._spoken(clips, convert, draws, bases, guard, self._matching(matching))
 
     def _spoken(self, clips: Sequence[MelClip], convert: MelConverter, draws: Rows, bases: Sequence[Floats],
-                guard: bool) -> Iterator[tuple[int, int, NDArray[np.int64], Floats]]:
+                guard: bool, matching: int) -> Iterator[tuple[int, NDArray[np.int64], Floats]]:
         hop, span = self.hop_length, self._span_frames
         for rows in group_rows([clip.num_frames for clip in clips], self.engine.batch_rows):
             some = Rows(*(getattr(draws, name)[rows] for name in ("seeds", "streams", "temperature", "min_p")))
             utterances = Utterances(self._voice, some, [bases[row] for row in rows], self._meter,
-                                    self._guard(some, guard))
+                                    self._guard(some, guard), matching)
             for start in range(0, clips[rows[0]].num_frames, span):
                 for row, window in zip(rows, utterances.windows, strict=True):
                     if not window.ended:
@@ -367,7 +376,7 @@ class Vocoder:
                 for part in take(utterances, span):
                     for place, row in enumerate(rows):
                         left = max(0, clips[row].num_frames * hop - begin)
-                        yield row, begin, part.codes[place, :left], part.waveform[place, :left]
+                        yield row, part.codes[place, :left], part.waveforms[place]
                     begin += part.codes.shape[1]
 
     def _chunks(self, stream: VocoderStream, pieces: Iterator[Any]) -> Iterator[AudioChunk]:
@@ -387,6 +396,12 @@ class Vocoder:
         every: Any = [streams] * batch_size if isinstance(streams, (int, np.integer)) else list(streams)
         return make_rows(batch_size, seed, every, usual.temperature if temperature is None else temperature,
                          usual.min_p if min_p is None else min_p)
+
+    def _matching(self, passes: int | None) -> int:
+        passes = self.folder.sampling.matching if passes is None else passes
+        if isinstance(passes, bool) or not isinstance(passes, int) or not 0 <= passes <= MAX_MATCHING:
+            raise ConfigError(f"matching must be a whole number of passes from 0 to {MAX_MATCHING}, found {passes!r}")
+        return passes
 
     def _guard(self, draws: Rows, wanted: bool) -> Guard | None:
         return Guard(self.spec, draws, self._basis, self._voice.block_frames) if wanted else None
