@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import wavegen
 from tiny import save_tiny_vocoder, tiny_mel, tiny_model
 from wavegen.audio import io, mulaw
-from wavegen.audio.mel_formats import PRESETS
 from wavegen.audio.mel import matching_delay
+from wavegen.audio.mel_formats import PRESETS
 from wavegen.audio.signal import decode_codes
 from wavegen.checkpoint import save_model
 from wavegen.checkpoint.folder import read_spec
@@ -335,7 +335,7 @@ def test_matching_brings_audio_to_its_mel_and_makes_a_stream_wait(models):
     def distance(**options):
         return np.abs(voc.mel(whole(voc, mel, **options))[:, 3:-4] - mel[:, 3:-3]).mean()
 
-    assert distance() < 0.5 * distance(matching=0) and distance(matching=3) < distance()
+    assert distance() < 0.7 * distance(matching=0) and distance(matching=3) < distance()
     assert voc.lookahead_frames == 1 + matching_delay(voc.spec, 1)
     stream = voc.stream()
     counts = [len(stream.push(mel[:, f])) for f in range(12)]
