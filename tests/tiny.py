@@ -103,6 +103,8 @@ def save_tiny_vocoder(folder: Path, signal_path: str = "lpc", mel: dict[str, Any
                       conditioning: dict[str, Any] | None = None, **sizes: Any) -> Path:
     """A vocoder with random weights at 8 kHz, the same bytes each time: 12 bands, 80 samples a frame, 1 of context.
 
+    `mel=PRESETS["tacotron2"].model_dump()` makes it one for that preset.
+
     Args:
         signal_path: "lpc" (pre-emphasis 0.85) or "direct".
         mel: fields of its MelSpec.
@@ -112,7 +114,8 @@ def save_tiny_vocoder(folder: Path, signal_path: str = "lpc", mel: dict[str, Any
     spec = {"sample_rate": 8000, "n_fft": 256, "win_length": 256, "hop_length": 80, "n_mels": 12, **(mel or {})}
     told = {"hidden_channels": 8, "hop_length": spec["hop_length"], "features": spec["n_mels"], "context_frames": 1,
             "feature_mean": -4.0, "feature_scale": 3.0, **(conditioning or {})}
-    audio = {"mel": spec, "signal_path": signal_path, "preemphasis": 0.85 if signal_path == "lpc" else 0.0}
+    audio = {"sample_rate": spec["sample_rate"], "mel": spec, "signal_path": signal_path,
+             "preemphasis": 0.85 if signal_path == "lpc" else 0.0}
     folder_spec = tiny_spec(False, folder.name, audio, conditioning=told, **sizes)
     if told.get("speaker"):
         folder_spec = folder_spec.model_copy(update={"vocabulary": Vocabulary(speakers=SPEAKERS)})

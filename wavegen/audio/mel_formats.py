@@ -33,12 +33,13 @@ PRESETS = {
     "r9y9": MelSpec(**_LJSPEECH, fmin=125.0, fmax=7600.0, **_LOG10),
     "pwg": MelSpec(**_LJSPEECH, fmin=80.0, fmax=7600.0, **_LOG10),  # ParallelWaveGAN, ESPnet
     "speecht5": MelSpec(**{**_LJSPEECH, "sample_rate": 16000}, fmin=80.0, fmax=7600.0, **_LOG10),
-    # 20 log10(x) - 20 dB, brought from [-100, 0] to [-4, 4]: 1.6 log10(x) + 2.4
-    "coqui": MelSpec(**_LJSPEECH, log_base="10", floor=1e-5, mean=(-1.5,), scale=(0.625,)),
+    # 20 log10(x) - 20 dB, brought from [-100, 0] to [-4, 4] and cut off there: 1.6 log10(x) + 2.4
+    "coqui": MelSpec(**_LJSPEECH, log_base="10", floor=1e-4, mean=(-1.5,), scale=(0.625,)),
 }
 LAYOUTS = ("BCT", "BTC", "CT", "TC")
 CONVERTIBLE = ("log_base", "floor", "mean", "scale")
 HEADROOM = 1.5  # over a full-scale sine, before a spectrogram is called implausible
+UNDERSHOOT = 1.15  # natural logarithm, 10 dB: so far below the floor an acoustic model may guess
 CHECKED_FRAMES = 1024  # looked at together
 FEW_FRAMES = 10  # fewer say too little about which logarithm was taken
 # Spread of log-mel values over bands and frames of speech and single notes at full level: natural
@@ -114,16 +115,18 @@ class MelConverter:
             raise MelMismatch(f"the mel given and the one wanted differ in what cannot be converted: {lines}. "
                               "Compute the mel with the vocoder's spec, or use a vocoder trained for this one")
         self.is_identity = all(_field(self.source, field) == _field(self.target, field) for field in CONVERTIBLE)
+        lowest = np.log(self.target.floor) / _unit(self.target)
+        self._lowest = ((lowest - _column(self.target.mean)) / _column(self.target.scale)).astype(np.float32)
 
     def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Features (..., n_mels, T) of the source as those of the target; itself where nothing is to be done."""
+        """Features (..., n_mels, T) of the source as those of the target, raised to its floor where they lie below."""
         if self.is_identity:
-            return features
+            return np.maximum(features, self._lowest)
         source, target = self.source, self.target
         logarithm = features.astype(np.float64) * _column(source.scale) + _column(source.mean)
-        natural = np.maximum(logarithm * _unit(source), np.log(target.floor))
+        natural = logarithm * _unit(source)
         result = (natural / _unit(target) - _column(target.mean)) / _column(target.scale)
-        return result.astype(np.float32)
+        return np.maximum(result.astype(np.float32), self._lowest)
 
 
 def check_mel(features: NDArray[np.floating[Any]], spec: MelSpec) -> None:
@@ -220,7 +223,7 @@ class MelCheck:
 def _impossible(low: float, high: float, spec: MelSpec) -> str:
     """What values that no frame of a spec has seem to be; empty if they fit."""
     lowest, highest = np.log(spec.floor) / _unit(spec), _loudest(spec) / _unit(spec)
-    if low < lowest - 0.02 and not _is_normalised(spec):  # half precision rounds by a hundredth
+    if low < lowest - UNDERSHOOT / _unit(spec) and not _is_normalised(spec):
         if spec.log_base == "10" and low > -12 and high < _loudest(spec):
             return 'it looks like the natural logarithm; log_base is "e" there'
         return "it lies below the floor; it looks like decibels, or normalised with other statistics"
@@ -241,7 +244,8 @@ def _unlikely(low: float, high: float, spread: float, spec: MelSpec) -> str:
     # A quiet or silent clip has little spread in either logarithm: nothing can be said about it.
     if spec.log_base == "e" and low >= -5.3 and spread < NATURAL_SPREAD and high > -1.0 and high < 1.0:
         return 'it looks like the logarithm to base 10; log_base is "10" there'
-    if spec.log_base == "10" and spread > NATURAL_SPREAD and low > lowest + 0.1 and low < -5.5:
+    is_cut_off = abs(low - lowest) < 0.1
+    if spec.log_base == "10" and spread > NATURAL_SPREAD and not is_cut_off and low < -5.5:
         return 'it looks like the natural logarithm; log_base is "e" there'
     return ""
 
