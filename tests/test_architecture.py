@@ -28,7 +28,8 @@ HOUSE = (  # from the ground up; a module knows what stands in the lines above i
 FLOORS = {part: floor for floor, parts in enumerate(HOUSE) for part in parts}
 # Who may import a third-party package; what is not named here is free.
 RESERVED = {
-    "torchaudio": ("wavegen/integrations/",),
+    **dict.fromkeys(("torchaudio", "transformers", "espnet2", "speechbrain", "TTS", "nemo", "wyoming"),
+                    ("wavegen/integrations/",)),
     "librosa": ("wavegen/audio/mel.py", "wavegen/audio/griffin_lim.py", "wavegen/metrics/pitch.py"),
     "lightning": ("wavegen/training/",),
     "pytorch_lightning": (),

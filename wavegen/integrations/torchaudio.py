@@ -1,4 +1,6 @@
-"""torchaudio, imported only where it is needed and only through here.
+"""torchaudio, imported only where it is needed and only through here; its Tacotron 2 with our vocoder.
+
+    waveforms, lengths = tacotron2_vocoder(voc)(*tacotron2.infer(tokens, token_lengths)[:2])
 
 torchaudio 2.11 raises at import beside torch 2.15, and without the CUDA libraries of a full
 torch wheel. Nothing that prepares, trains, evaluates or speaks depends on it.
@@ -8,8 +10,14 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from wavegen.errors import MissingBackendError
+
+if TYPE_CHECKING:
+    import torch
+
+    from wavegen.synth import Vocoder
 
 
 def import_torchaudio(feature: str) -> ModuleType:
@@ -32,6 +40,34 @@ def import_torchaudio(feature: str) -> ModuleType:
             'pip install "torch>=2.11,<2.15" torchaudio==2.11.0, or pass --data DIR with the files already '
             "unpacked."
         ) from error
+
+
+def tacotron2_vocoder(vocoder: Vocoder, **options: Any) -> Any:
+    """A `Tacotron2TTSBundle.Vocoder`, for the mels of torchaudio's Tacotron 2.
+
+    Args:
+        vocoder: from `wavegen.load`.
+        options: of every call of the vocoder: seed, temperature, min_p, speaker, check.
+
+    Returns:
+        A module. `(specgrams (B, n_mels, F), lengths (B,) or None)` gives waveforms (B, T) and their lengths in
+        samples, or None; `sample_rate` is in Hz.
+
+    Raises:
+        MelMismatch: the vocoder does not read the preset "tacotron2".
+        MissingBackendError: torchaudio cannot be loaded.
+    """
+    from wavegen.integrations.adapter import AbstractAdapter
+
+    import_torchaudio("its Tacotron 2")
+    bundle = importlib.import_module("torchaudio.pipelines").Tacotron2TTSBundle
+
+    class TorchaudioVocoder(AbstractAdapter, bundle.Vocoder):
+        def forward(self, specgrams: torch.Tensor, lengths: torch.Tensor | None = None) -> tuple[torch.Tensor, Any]:
+            audio = self.speak(specgrams, lengths)
+            return audio.waveform, None if lengths is None else audio.lengths
+
+    return TorchaudioVocoder(vocoder, "tacotron2", **options)
 
 
 def _version(package: str) -> str:
