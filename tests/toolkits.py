@@ -41,18 +41,27 @@ class FromNowhere:
 
 
 class Processor(FromNowhere):
-    """`SpeechT5Processor` and the tokenizers: one number a letter."""
+    """`SpeechT5Processor` and the tokenizers: one number a word."""
 
     def __call__(self, text: str | list[str], return_tensors: str, padding: bool = False) -> dict[str, torch.Tensor]:
         assert return_tensors == "pt"
-        texts = [text] if isinstance(text, str) else text
+        texts = [text.split() for text in ([text] if isinstance(text, str) else text)]
         longest = max(map(len, texts))
-        ids = torch.tensor([[2 + ord(letter) % 50 for letter in text] + [1] * (longest - len(text)) for text in texts])
+        ids = torch.tensor([[2 + len(word) for word in words] + [1] * (longest - len(words)) for words in texts])
         return {"input_ids": ids, "attention_mask": (ids != 1).long()}
 
 
 class SpeechT5(FromNowhere):
-    """`SpeechT5ForTextToSpeech.generate_speech`."""
+    """`SpeechT5ForTextToSpeech.generate_speech`, and the parts that it is made of."""
+
+    def __init__(self) -> None:
+        hidden = SimpleNamespace(last_hidden_state=noise(1, 1, 4), past_key_values=None)
+        self.speecht5 = SimpleNamespace(
+            encoder=lambda input_values, attention_mask: hidden,
+            decoder=SimpleNamespace(prenet=lambda spoken, speaker: spoken, wrapped_decoder=lambda **_: hidden))
+        self.speech_decoder_postnet = SimpleNamespace(
+            feat_out=lambda hidden: noise(1, 160), prob_out=lambda hidden: torch.full((1, 2), -5.0),
+            postnet=lambda mel: mel)
 
     def generate_speech(self, input_ids: torch.Tensor, speaker_embeddings: torch.Tensor, attention_mask: Any = None,
                         vocoder: Any = None, return_output_lengths: bool = False) -> Any:
@@ -64,6 +73,20 @@ class SpeechT5(FromNowhere):
         if not return_output_lengths:
             return (vocoder or torch.nn.Identity())(mels[0])
         return vocoder(mels), [256 * length for length in lengths]
+
+
+def random_speecht5(transformers: Any) -> Any:
+    """The real SpeechT5 with random weights, whose mel is a quiet one and as long as it may be: 20 frames a word."""
+    config = transformers.SpeechT5Config(
+        vocab_size=60, hidden_size=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, speech_decoder_prenet_units=8,
+        speech_decoder_postnet_units=8, speaker_embedding_dim=512)
+    torch.manual_seed(0)
+    model = transformers.SpeechT5ForTextToSpeech(config).eval()
+    with torch.no_grad():
+        model.speech_decoder_postnet.feat_out.bias.fill_(-4.0)
+        model.speech_decoder_postnet.prob_out.bias.fill_(-5.0)
+    return model
 
 
 class FastSpeech2(torch.nn.Module, FromNowhere):
@@ -174,6 +197,35 @@ class TorchaudioTacotron2:
     def infer(self, tokens: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
         rows = len(tokens)
         return noise(rows, 80, FRAMES, low=-9), torch.arange(FRAMES, FRAMES - rows, -1, dtype=torch.int32), None
+
+
+class WyomingEvent:
+    """`wyoming.event.Event`, and an event's class: `form(type)` makes one."""
+
+    def __init__(self, type: str, data: dict[str, Any] | None = None, payload: bytes | None = None) -> None:
+        self.type, self.data, self.payload = type, data or {}, payload
+
+    @staticmethod
+    def form(kind: str) -> type:
+        class Form(SimpleNamespace):
+            @staticmethod
+            def is_type(kind_given: str) -> bool:
+                return kind_given == kind
+
+            @classmethod
+            def from_event(cls, event: WyomingEvent) -> Any:
+                return cls(**event.data)
+
+            def event(self) -> WyomingEvent:
+                data = dict(vars(self))
+                return WyomingEvent(kind, data, data.pop("audio", None))
+
+        return Form
+
+
+WYOMING_AUDIO = {name: WyomingEvent.form(kind) for name, kind in (
+    ("AudioStart", "audio-start"), ("AudioChunk", "audio-chunk"), ("AudioStop", "audio-stop"))}
+WYOMING_TTS = {"Synthesize": WyomingEvent.form("synthesize")}
 
 
 class SoundCard:

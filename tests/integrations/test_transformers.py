@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from toolkits import random_speecht5
 from wavegen.errors import ConfigError
 from wavegen.integrations.transformers import fastspeech2_vocoder, speecht5_vocoder
 
@@ -41,34 +42,21 @@ def transformers():
     return pytest.importorskip("transformers", reason="needs transformers: pip install transformers")
 
 
-def tiny_speecht5(transformers, seed: int = 0):
-    """SpeechT5 with random weights whose spectrogram is a quiet one; it ends by itself."""
-    config = transformers.SpeechT5Config(
-        vocab_size=60, hidden_size=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, speech_decoder_prenet_units=8,
-        speech_decoder_postnet_units=8, speaker_embedding_dim=512)
-    torch.manual_seed(seed)
-    model = transformers.SpeechT5ForTextToSpeech(config).eval()
-    with torch.no_grad():
-        model.speech_decoder_postnet.feat_out.bias.fill_(-4.0)
-    return model
-
-
 def test_speecht5_speaks(transformers, vocoder_for):
-    model, voc, speaker = tiny_speecht5(transformers), vocoder_for("speecht5"), torch.zeros(1, 512)
+    model, voc, speaker = random_speecht5(transformers), vocoder_for("speecht5"), torch.zeros(1, 512)
     ids = torch.tensor([[5, 6, 7]])
     torch.manual_seed(1)
-    mel = model.generate_speech(ids, speaker, threshold=2, maxlenratio=2)
+    mel = model.generate_speech(ids, speaker, maxlenratio=2)
     torch.manual_seed(1)
-    speech = model.generate_speech(ids, speaker, threshold=2, maxlenratio=2, vocoder=speecht5_vocoder(voc))
+    speech = model.generate_speech(ids, speaker, maxlenratio=2, vocoder=speecht5_vocoder(voc))
     assert mel.shape == (6, 80) and speech.shape == (6 * HOP,)
     assert torch.equal(speech, voc(mel, spec="speecht5", layout="TC").waveform[0])
 
 
 def test_speecht5_speaks_a_batch_with_lengths(transformers, vocoder_for):
-    model = tiny_speecht5(transformers)
+    model = random_speecht5(transformers)
     waveforms, lengths = model.generate_speech(
-        torch.tensor([[5, 6, 7], [8, 9, 1]]), torch.zeros(2, 512), threshold=2, maxlenratio=2,
+        torch.tensor([[5, 6, 7], [8, 9, 1]]), torch.zeros(2, 512), maxlenratio=2,
         attention_mask=torch.tensor([[1, 1, 1], [1, 1, 0]]), vocoder=speecht5_vocoder(vocoder_for("speecht5")),
         return_output_lengths=True)
     assert waveforms.shape == (2, 6 * HOP) and list(lengths) == [6 * HOP] * 2

@@ -60,9 +60,9 @@ def tacotron2_vocoder(vocoder: Vocoder, **options: Any) -> Any:
     from wavegen.integrations.adapter import AbstractAdapter
 
     import_torchaudio("its Tacotron 2")
-    bundle = importlib.import_module("torchaudio.pipelines").Tacotron2TTSBundle
+    interface: Any = importlib.import_module("torchaudio.pipelines").Tacotron2TTSBundle.Vocoder
 
-    class TorchaudioVocoder(AbstractAdapter, bundle.Vocoder):
+    class TorchaudioVocoder(AbstractAdapter, interface):
         def forward(self, specgrams: torch.Tensor, lengths: torch.Tensor | None = None) -> tuple[torch.Tensor, Any]:
             audio = self.speak(specgrams, lengths)
             return audio.waveform, None if lengths is None else audio.lengths
