@@ -55,11 +55,16 @@ def voice(models, name, signal_path="lpc", **options):
 
 
 def whole(voc, mel, **options):
-    return voc(mel[None], **options).waveform[0]
+    return voc(mel[None], **guarded(voc), **options).waveform[0]
+
+
+def guarded(voc):
+    """A random network keeps its guard busy, and the reference is slow."""
+    return {"guard": voc.engine.name != "reference"}
 
 
 def streamed(voc, mel, cuts, **options):
-    stream, start, given = voc.stream(**options), 0, []
+    stream, start, given = voc.stream(**guarded(voc), **options), 0, []
     for size in [*cuts, mel.shape[1]]:
         given.append(stream.push(mel[:, start : start + size]))
         start += min(size, mel.shape[1] - start)
@@ -95,7 +100,7 @@ def test_frame_by_frame_or_all_at_once(models, name, signal_path):
     expected = whole(voc, mel)
     assert np.array_equal(streamed(voc, mel, [1] * 12), expected)
     assert np.array_equal(streamed(voc, mel, []), expected)
-    chunks = [*voc.stream(mel)]
+    chunks = [*voc.stream(mel, **guarded(voc))]
     assert np.array_equal(np.concatenate([chunk.waveform for chunk in chunks]), expected)
     assert [chunk.is_last for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     assert [chunk.start_sample for chunk in chunks[1:]] == np.cumsum([c.num_samples for c in chunks[:-1]]).tolist()
@@ -106,7 +111,7 @@ def test_frame_by_frame_or_all_at_once(models, name, signal_path):
 def test_the_laws_hold_for_frames_that_are_upsampled(models, name, signal_path, factor):
     voc = voice(models, name, signal_path, mel=SHORT, conditioning={"hop_length": 16 // factor, "upsampling": factor})
     mel = tiny_mel(9, seed=2)
-    audio = voc([mel, mel[:, :4]])
+    audio = voc([mel, mel[:, :4]], **guarded(voc))
     expected = whole(voc, mel)
     assert voc.lookahead_frames == voc.folder.lookahead_frames == 2 and voc.hop_length == 16
     assert np.array_equal(streamed(voc, mel, [1, 2, 1, 3]), expected) and np.array_equal(audio[0].waveform, expected)
@@ -122,18 +127,18 @@ def test_a_row_of_a_ragged_batch_is_the_row_alone(models, name):
     padded = np.full((4, 12, 12), 9e9, np.float32)  # what is padding is never looked at
     for row, mel in enumerate(mels):
         padded[row, :, : lengths[row]] = mel
-    audio = voc(padded, lengths)
+    audio = voc(padded, lengths, **guarded(voc), **guarded(voc))
     assert audio.lengths.tolist() == [frames * 16 for frames in lengths]
     for row, mel in enumerate(mels):
         assert np.array_equal(audio[row].waveform, whole(voc, mel)), f"row {row}"
         assert not audio.waveform[row, lengths[row] * 16 :].any()
-    assert np.array_equal(voc(mels).waveform, audio.waveform)
+    assert np.array_equal(voc(mels, **guarded(voc)).waveform, audio.waveform)
 
 
 @every_voice
 def test_a_copy_of_a_stream_goes_on_as_the_stream_does(models, name):
     voc, mel, other = voice(models, name, mel=SHORT), tiny_mel(13), tiny_mel(13, seed=5)
-    stream = voc.stream(seed=3)
+    stream = voc.stream(seed=3, **guarded(voc))
     begin = stream.push(mel[:, :8])
     fork, away = stream.copy(), stream.copy()
     elsewhere = np.concatenate([away.push(other[:, 8:]), away.finish()])
@@ -270,9 +275,10 @@ def test_a_mel_of_a_row_is_named(voc):
 def test_implausible_values_can_be_insisted_on_but_not_absurd_ones(models, voc):
     odd = tiny_mel(40)[None] / np.log(10)
     assert np.isfinite(voc(odd, check=False).waveform).all()
-    assert np.isfinite(voice(models, "f32", "direct")(odd * 1e30, check=False).waveform).all()
-    with pytest.raises(BadInputError, match="frames 0 to 39: features to predict from are not finite"):
-        voc(odd * 1e30, check=False)
+    for told in (voc, voice(models, "f32", "direct")):
+        assert np.isfinite(told(odd * 15, check=False).waveform).all()
+        with pytest.raises(BadInputError, match="these are no logarithms of anything"):
+            told(odd * 1e30, check=False)
     with pytest.raises(BadInputError, match="NaN or infinity"):
         voc(odd * np.nan, check=False)
 

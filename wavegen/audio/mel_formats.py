@@ -41,6 +41,7 @@ CONVERTIBLE = ("log_base", "floor", "mean", "scale")
 HEADROOM = 1.5  # over a full-scale sine, before a spectrogram is called implausible
 UNDERSHOOT = 1.15  # natural logarithm, 10 dB: so far below the floor an acoustic model may guess
 CHECKED_FRAMES = 1024  # looked at together
+ABSURD = 190.0  # no natural logarithm of a level is as large, nor what a prediction is made from
 FEW_FRAMES = 10  # fewer say too little about which logarithm was taken
 # Spread of log-mel values over bands and frames of speech and single notes at full level: natural
 # logarithm 1.55 to 3.7, base 10 0.67 to 1.6, where it is above 1 only with bands at the floor.
@@ -163,7 +164,7 @@ class MelCheck:
         """Take in frames (..., n_mels, n).
 
         Raises:
-            BadInputError: NaN or infinity, or a wrong number of bands; nothing is taken in.
+            BadInputError: NaN or infinity, absurdly large, or a wrong number of bands; nothing is taken in.
         """
         spec = self.spec
         if features.ndim < 2 or features.shape[-2] != spec.n_mels:
@@ -179,6 +180,10 @@ class MelCheck:
             raise BadInputError(f"the mel holds NaN or infinity in {bad} of {features.size} places, first at frame "
                                 f"{self.num_frames + int(place[-1])}, band {int(place[-2])}; look at the acoustic "
                                 "model that made it")
+        largest = float(np.abs(features).max()) * max(spec.scale) + max(map(abs, spec.mean))
+        if largest * _unit(spec) > ABSURD:
+            raise BadInputError(f"the mel reaches from {float(features.min()):.3g} to {float(features.max()):.3g}: these "
+                                "are no logarithms of anything")
         for start in range(0, features.shape[-1], CHECKED_FRAMES):
             self._take(features[..., start : start + CHECKED_FRAMES])
         self.num_frames += features.shape[-1]
