@@ -182,8 +182,8 @@ class MelCheck:
                                 "model that made it")
         largest = float(np.abs(features).max()) * max(spec.scale) + max(map(abs, spec.mean))
         if largest * _unit(spec) > ABSURD:
-            raise BadInputError(f"the mel reaches from {float(features.min()):.3g} to {float(features.max()):.3g}: these "
-                                "are no logarithms of anything")
+            low, high = float(features.min()), float(features.max())
+            raise BadInputError(f"the mel reaches from {low:.3g} to {high:.3g}: these are no logarithms of anything")
         for start in range(0, features.shape[-1], CHECKED_FRAMES):
             self._take(features[..., start : start + CHECKED_FRAMES])
         self.num_frames += features.shape[-1]
