@@ -23,6 +23,8 @@ SMALL = [
     "training.sample_interval=0",
     "training.threads=1",
     "training.compile=false",
+    "training.loader_workers=0",
+    "training.copy_clips=0",
 ]
 LARGE = [f"model.{name}=16" for name in ("residual_channels", "skip_channels", "output_channels")]
 SMALLER: dict[str, list[str]] = {  # published sizes, and what would take longer than it tells

@@ -397,6 +397,7 @@ class TrainingConfig(Config):
     log_interval: int = Field(50, gt=0)  # steps between lines of progress
     max_bad_steps: int = Field(3, gt=0)  # steps with a NaN loss in a row before training stops
     threads: int | None = Field(None, gt=0)  # CPU threads; None leaves torch's choice
+    loader_workers: int = Field(0, ge=0)  # processes that make batches ahead; 0 makes them in the training's own
     adversarial: AdversarialConfig = AdversarialConfig()
     variational: VariationalConfig = VariationalConfig()
 

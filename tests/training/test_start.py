@@ -47,6 +47,18 @@ def test_fine_tuning_begins_with_the_averaged_weights(first, tiny_store, tmp_pat
     assert all(torch.allclose(tuned[name], base[name], atol=1e-6) for name in base)
 
 
+def test_of_a_run_the_best_checkpoint_is_taken_where_there_is_one(first, tiny_store, tmp_path):
+    from wavegen.data.store import Store
+
+    shutil.copytree(first / "run", tmp_path / "run")
+    content = read_checkpoint(latest_checkpoint(first / "run"))
+    content["wavegen"]["ema"] = {name: value + 1 for name, value in content["wavegen"]["ema"].items()}
+    torch.save({"wavegen": content["wavegen"]}, tmp_path / "run/checkpoints/best.ckpt")
+    vocabulary = build_vocabulary(Store.open(tiny_store))
+    last, best = (initial_weights(run, tiny_recipe(), vocabulary) for run in (first / "run", tmp_path / "run"))
+    assert all(torch.equal(best[name], last[name] + 1) for name in last)
+
+
 def test_a_resumed_fine_tuning_goes_on_from_its_own_weights(first, tiny_store, tmp_path):
     fit(tiny_recipe(max_steps=2, checkpoint_interval=2), tiny_store, tmp_path / "run", init_from=first / "model")
     before = latest_checkpoint(tmp_path / "run")

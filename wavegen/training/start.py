@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from wavegen.checkpoint import bundled_models, is_model, load_model
+from wavegen.checkpoint.export import BEST
 from wavegen.config import Recipe, Vocabulary, parse
 from wavegen.data.plan import differences
 from wavegen.errors import ConfigError, did_you_mean
@@ -44,7 +45,8 @@ def _read(source: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return _described(loaded.spec, loaded.spec.vocabulary), loaded.model.state_dict()
     path: Path | None = Path(source)
     if (Path(source) / "checkpoints").is_dir():
-        path = latest_checkpoint(Path(source))
+        best = Path(source) / "checkpoints" / BEST
+        path = best if best.is_file() else latest_checkpoint(Path(source))  # what export would take
         if path is None:
             raise ConfigError(f"{source} is a run without a checkpoint that can be read; train it further, or begin "
                               "with another one")

@@ -12,13 +12,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from wavegen.audio.atomic import atomic_write
 from wavegen.config import Recipe, VAEConfig, Vocabulary, WaveNetConfig, WGANConfig
@@ -36,7 +37,10 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingBatches(IterableDataset[Batch | list[Batch]]):
-    """The batches of a rank from a step on: one a step, or lists of `per_step`."""
+    """The batches of a rank from a step on: one a step, or lists of `per_step`.
+
+    Of n loader processes each makes every n-th step; the loader takes from them in turn, so the order stays.
+    """
 
     def __init__(self, batches: WindowBatches, first_step: int, max_steps: int, rank: int, world_size: int,
                  per_step: int | None = None) -> None:
@@ -44,7 +48,9 @@ class TrainingBatches(IterableDataset[Batch | list[Batch]]):
         self.rank, self.world_size, self.per_step = rank, world_size, per_step
 
     def __iter__(self) -> Iterator[Batch | list[Batch]]:
-        for step in range(self.first_step, self.max_steps):
+        worker = get_worker_info()
+        first, apart = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        for step in range(self.first_step + first, self.max_steps, apart):
             if self.per_step is None:
                 yield self.batches.batch(step, self.rank, self.world_size)
             else:
@@ -154,10 +160,12 @@ def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path |
         check_val_every_n_epoch=None, num_sanity_val_steps=0, log_every_n_steps=1, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False, plugins=[AtomicCheckpointIO()],
         logger=TensorBoardLogger(run, name="tensorboard", version=""), callbacks=callbacks)
+    # Not fork: a forked child inherits the locks of threads it does not have.
+    workers: dict[str, Any] = {"num_workers": training.loader_workers, "multiprocessing_context": "spawn"}
     trainer.fit(
         module,
         DataLoader(TrainingBatches(order, first_step, training.max_steps, rank, world_size, module.batches_per_step),
-                   batch_size=None),
+                   batch_size=None, **(workers if training.loader_workers else {})),
         DataLoader(ValidationBatches(held_out, training.validation_batches, rank, world_size), batch_size=None),
         ckpt_path=checkpoint, weights_only=True)
     if trainer.global_step > first_step:
