@@ -120,7 +120,8 @@ def read_given(file: Path, source: MelSpec, own: np.ndarray, target: MelSpec) ->
     try:
         values = _convert(np.asarray(values), source, target, own)
     except BadInputError as error:
-        raise AudioError(f"its features {file} cannot be used: {error}") from error
+        reason = str(error).partition(". If it is right")[0]  # which a store is not asked about
+        raise AudioError(f"its features {file} cannot be used: {reason}") from error
     missing = own.shape[1] - values.shape[1]
     if abs(missing) > TOLERANCE:
         raise AudioError(f"its features {file} have {values.shape[1]} frames, the recording has {own.shape[1]}; at "
