@@ -99,13 +99,10 @@ class Watch:
         Raises:
             ValueError: numbers that are not finite, or no logarithms.
         """
-        r = np.stack([self._spectrum.autocorrelation(row) for row in features]) * self._scale
-        views = [r[..., 0], 2 * (r[..., 0] - r[..., 1]), 6 * r[..., 0] - 8 * r[..., 1] + 2 * r[..., 2]]
-        power = np.maximum(np.stack(views, -1), 0.0)
-        this, after = power[:, :num_frames], power[:, 1 : num_frames + 1]
-        if after.shape[1] < num_frames:
-            after = this  # also where some of the next ones are known: it must not matter how frames arrive
-        return np.stack([np.maximum(this, after), np.minimum(this, after)], axis=2)
+        out = np.zeros((len(features), num_frames, 2, 3))
+        for row, frames in enumerate(features):
+            _expect(self._spectrum.autocorrelation(frames), self._scale, out[row])
+        return out
 
     def judge(self, waveform: np.ndarray, expected: Floats) -> Verdict:
         """The verdict on the next frames.
@@ -127,6 +124,23 @@ class Watch:
                self._count, burst, quiet)
         self._count += samples // hop
         return Verdict(burst, quiet)
+
+
+@compiled
+def _expect(r: Any, scale: Any, out: Any) -> None:
+    """Louder and quieter of each frame and the next, (n, 2, 3), from autocorrelations (n or n + 1, 3)."""
+    # Without the frame after the last none is compared with its next: it must not matter how frames arrive.
+    ahead = 1 if r.shape[0] > out.shape[0] else 0
+    for f in range(out.shape[0]):
+        for side in range(2):
+            a, b, c = r[f + side * ahead]
+            for view in range(3):
+                power = a if view == 0 else (2 * (a - b) if view == 1 else 6 * a - 8 * b + 2 * c)
+                power = max(power * scale, 0.0)
+                if side == 0 or power > out[f, 0, view]:
+                    out[f, 0, view] = power
+                if side == 0 or power < out[f, 1, view]:
+                    out[f, 1, view] = power
 
 
 @compiled

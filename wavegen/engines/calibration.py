@@ -30,7 +30,7 @@ from wavegen.models import ConditioningInputs
 
 logger = logging.getLogger(__name__)
 
-MAX_CLIP = 16_384  # samples of one clip that are looked at: memory stays small
+MAX_CLIP = 65_536  # samples of one clip that are looked at: memory stays small
 OWN_ROWS, OWN_SAMPLES = 4, 2048  # what a model without stored ranges speaks to find its own
 OWN_SEED = 0
 
@@ -59,14 +59,14 @@ def forward(network: Network, codes: NDArray[np.int64], conditioning: Conditioni
     p = {name: torch.from_numpy(value).to(dtype) for name, value in network.parameters.items()}
     frames, coefficients = _told(network, conditioning, row, len(codes))
     held = torch.arange(len(codes)) // conditioning.hop_length
-    table = torch.from_numpy(frames).to(dtype)[held]  # (T, L, 2R)
+    table = torch.from_numpy(frames).to(dtype)  # (F, L, 2R)
     with torch.inference_mode():
         h = _embed(network, p, codes, coefficients, conditioning.hop_length)
         skip, hidden, gated = p["skip_bias"].expand(len(codes), -1), [], []
         size = network.residual_channels
         for layer, dilation in enumerate(network.dilations):
             hidden.append(_range(h))
-            a = h @ p["dilated_weight"][layer, 0] + table[:, layer]
+            a = h @ p["dilated_weight"][layer, 0] + table[held, layer]
             for tap in range(1, network.kernel_size):
                 delay = min(tap * dilation, len(codes))
                 a[delay:] += h[:len(codes) - delay] @ p["dilated_weight"][layer, tap]

@@ -20,7 +20,7 @@ from wavegen.checkpoint.folder import CARD
 from wavegen.config import Calibration, ModelFolder
 from wavegen.data.store import Store
 from wavegen.engines import PRECISIONS, ModelConditioning, build_engine
-from wavegen.engines.calibration import Clip, divergences, ranges_of_clips
+from wavegen.engines.calibration import MAX_CLIP, Clip, divergences, ranges_of_clips
 from wavegen.engines.packing import network_of
 from wavegen.errors import ConfigError, EngineUnavailableError, StoreError
 from wavegen.metrics.bits import conditioning_inputs
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 RANGE_SAMPLES = 120_000  # of training clips
 FIGURE_SAMPLES = 60_000  # of clips the ranges have not seen
+MIN_CLIPS = 4  # however long they are
 
 Progress = Callable[[str, int, int], None]  # what is done, how many, of how many
 
@@ -75,7 +76,7 @@ def calibrate(model: str | Path, store: str | Path, out: str | Path, name: str |
     kept = {} if old is None else {"limit": old.limit}
     calibration = Calibration(
         store_digest=data.digest, ranges_split=ranges_split, split=split, clips=len(clips),
-        samples=sum(len(codes) for codes, _ in clips),
+        samples=sum(min(len(codes), MAX_CLIP) for codes, _ in clips),
         precisions={name: value.model_copy(update={key: float(f"{number:.6g}") for key, number in value})
                     for name, value in figures.items()},
         **(kept if limit is None else {"limit": limit}))
@@ -116,12 +117,13 @@ def check_store(spec: ModelFolder, data: Store) -> None:
 
 
 def excerpt(model: Any, data: Store, split: str, max_samples: int) -> list[Clip]:
-    """Clips spread evenly over a split, together about `max_samples` long: codes and conditioning of each."""
+    """Clips spread evenly over a split, together about `max_samples` long or `MIN_CLIPS`: codes and conditioning."""
     rows = data.rows(split)
     if len(rows) == 0:
         raise ConfigError(f'split "{split}" of store {data.path} has no clips to calibrate on')
-    mean = float(data.lengths[rows].mean())
-    count = int(min(len(rows), max(1, max_samples // max(1.0, mean))))
+    mean = float(data.lengths[rows].clip(max=MAX_CLIP).mean())
+    # One long clip says little: the pauses of a sentence may be all that is heard of it.
+    count = int(min(len(rows), max(MIN_CLIPS, max_samples // max(1.0, mean))))
     return [_clip(model, data, int(rows[place])) for place in np.linspace(0, len(rows) - 1, count).round().astype(int)]
 
 

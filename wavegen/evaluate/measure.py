@@ -13,7 +13,7 @@ import torch
 
 from wavegen import __version__
 from wavegen.data.store import Store
-from wavegen.engines.calibration import divergence
+from wavegen.engines.calibration import MAX_CLIP, divergence
 from wavegen.engines.packing import network_of
 from wavegen.errors import ConfigError
 from wavegen.evaluate.autoencoding import distances, evidence_bound, reconstruct
@@ -223,7 +223,7 @@ def _engine_bits(synthesizer: Synthesizer, data: Store, split: str) -> dict[str,
     clips = excerpt(synthesizer.model, data, split, ENGINE_SAMPLES)
     figures = divergence(engine, network_of(synthesizer.model), clips)
     return {"engine": engine.name, "precision": engine.precision, "precision_choice": engine.choice,
-            "clips": len(clips), "samples": sum(len(codes) for codes, _ in clips), "all": round(figures.bits, 5),
+            "clips": len(clips), "samples": sum(min(len(codes), MAX_CLIP) for codes, _ in clips), "all": round(figures.bits, 5),
             "change": round(figures.bits_change, 6), "kl": float(f"{figures.kl:.3g}")}
 
 

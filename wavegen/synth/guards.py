@@ -219,22 +219,23 @@ class Guard:
     def _temperatures(self, expected: Floats) -> Floats:
         """Of each frame and row: (n, B)."""
         usual = self.rows.temperature
-        if not self.lower:
-            return np.broadcast_to(usual, (expected.shape[1], len(usual)))
-        return (silence_factor(expected) * usual[:, None]).T
+        factor = silence_factor(expected) if self.lower else np.ones(expected.shape[:2])
+        return factor.T * usual
 
     def _count(self, first: Verdict, active: NDArray[np.int64], heat: Floats, final: Verdict | None = None,
                attempts: int = 0) -> GuardReport:
         """Of some frames; what came out in the end is `final`."""
         inside = np.arange(len(heat)) < active[:, None]
-        final = first if final is None else final
+        cool = int(((self.rows.temperature[:, None] > heat.T) & inside).sum())
+        seconds, frames = self.spec.hop_length / self.spec.sample_rate, int(inside.sum())
+        if final is None:
+            if not (first.fault > 0).any():
+                return GuardReport(seconds, frames, quiet_frames=cool)
+            final = first
         burst, quiet = self._blocks((first.burst > 0) & inside), self._blocks((first.quiet > 0) & inside)
         loud, silent = self._blocks((final.burst > 0) & inside), self._blocks((final.quiet > 0) & inside)
-        cool = self.rows.temperature[:, None] > heat.T
-        return GuardReport(
-            self.spec.hop_length / self.spec.sample_rate, int(inside.sum()), int(burst.sum()),
-            int((quiet & ~burst).sum()), attempts, int(loud.sum()), int((silent & ~loud).sum()),
-            int((cool & inside).sum()))
+        return GuardReport(seconds, frames, int(burst.sum()), int((quiet & ~burst).sum()), attempts, int(loud.sum()),
+                           int((silent & ~loud).sum()), cool)
 
     def _blocks(self, frames: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Whether any frame of a block is: (B, n) to (B, blocks)."""
@@ -268,7 +269,10 @@ def silence_factor(expected: Floats) -> Floats:
     Returns:
         (B, n), in steps, so that frames of one temperature are spoken together.
     """
-    level = 10 * np.log10(expected[:, :, 0, 1] + 1e-12)
+    power = expected[:, :, 0, 1]
+    if power.min() >= 10 ** (QUIET_DB / 10):  # nearly always
+        return np.ones_like(power)
+    level = 10 * np.log10(power + 1e-12)
     depth = np.clip((QUIET_DB - level) / (QUIET_DB - SILENT_DB), 0, 1)
     result: Floats = 1 - (1 - COLDEST) * np.round(depth * STEPS) / STEPS
     return result
