@@ -223,8 +223,8 @@ def _engine_bits(synthesizer: Synthesizer, data: Store, split: str) -> dict[str,
     clips = excerpt(synthesizer.model, data, split, ENGINE_SAMPLES)
     figures = divergence(engine, network_of(synthesizer.model), clips)
     return {"engine": engine.name, "precision": engine.precision, "precision_choice": engine.choice,
-            "clips": len(clips), "samples": sum(min(len(codes), MAX_CLIP) for codes, _ in clips), "all": round(figures.bits, 5),
-            "change": round(figures.bits_change, 6), "kl": float(f"{figures.kl:.3g}")}
+            "clips": len(clips), "samples": sum(min(len(codes), MAX_CLIP) for codes, _ in clips),
+            "all": round(figures.bits, 5), "change": round(figures.bits_change, 6), "kl": float(f"{figures.kl:.3g}")}
 
 
 def _check_fit(synthesizer: Synthesizer, data: Store, store: str | Path, judges: Mapping[str, Judge]) -> None:
