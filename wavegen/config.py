@@ -111,6 +111,8 @@ class PrepareConfig(Config):
     crop_fade_ms: float = Field(100.0, ge=0)  # a clip that was cut fades out over this
     fade_in_ms: float = Field(3.0, ge=0)
     fade_out_ms: float = Field(10.0, ge=0)
+    dither: float = Field(0.0, ge=0, le=0.01)  # RMS of noise in what is coded, full scale 1, not in the mel: 1e-4 keeps
+    # digital silence from teaching one code for ever
     min_seconds: float = Field(0.0, ge=0)  # shorter clips are reported and skipped
     max_seconds: float | None = Field(None, gt=0)  # longer clips are reported and skipped
     shard_samples: int = Field(256_000_000, gt=0)
@@ -394,6 +396,7 @@ class TrainingConfig(Config):
     sample_interval: int = Field(0, ge=0)  # steps between generated samples; 0 is never
     copy_clips: int = Field(0, ge=0)  # held-out clips a vocoder speaks from their own mel; 0 is none
     copy_interval: int = Field(1000, gt=0)  # steps between such copies, by which the best checkpoint is chosen
+    check_clips: int = Field(2, ge=0)  # held-out clips a vocoder speaks at the end, to warn if it has collapsed
     log_interval: int = Field(50, gt=0)  # steps between lines of progress
     max_bad_steps: int = Field(3, gt=0)  # steps with a NaN loss in a row before training stops
     threads: int | None = Field(None, gt=0)  # CPU threads; None leaves torch's choice

@@ -94,3 +94,13 @@ def test_silence_has_no_gain():
 
 def test_clipped_samples_are_counted():
     assert levels.count_clipped(np.array([1.0, -1.0, 0.5, 1.2, 0.99], np.float32)) == 3
+
+
+def test_dither_is_faint_noise_and_always_the_same():
+    silence, tone = np.zeros(8000, np.float32), np.sin(np.arange(8000)).astype(np.float32)
+    noise = levels.dither(silence, 1e-4)
+    assert noise.dtype == np.float32 and 0.9e-4 < noise.std() < 1.1e-4
+    assert np.array_equal(noise, levels.dither(silence, 1e-4))
+    assert not np.array_equal(noise, levels.dither(tone, 1e-4) - tone)
+    assert np.abs(levels.dither(tone, 1e-2)).max() <= 1
+    assert levels.dither(tone, 0.0) is tone

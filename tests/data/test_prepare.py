@@ -421,3 +421,15 @@ def test_the_digits_become_the_store_they_were(make_recipe, fsdd_folder, tmp_pat
     assert report["num_skipped"] == 0 and len(store.rows("test")) == 50 and len(store.rows("train")) == 30
     # The codes of a trained model: a change of the pipeline is a change of what the model hears.
     assert store.info.codes[0].sha256 == "b67b4080cd92e6c4802eabb41145a22b8e2efe299f76ef5d2e0c10241d1d7d2d"
+
+
+def test_dither_is_in_the_codes_and_not_in_the_mel(make_recipe, recordings, tmp_path):
+    mel = MelSpec(sample_rate=8000, n_fft=256, win_length=256, hop_length=80, n_mels=20)
+    plain = make_recipe(256, mel, glob="0_*.wav")
+    dithered = plain.model_copy(update={"prepare": plain.prepare.model_copy(update={"dither": 1e-3})})
+    for name, recipe in (("plain", plain), ("dithered", dithered), ("again", dithered)):
+        prepare(recipe, recordings, tmp_path / name, workers=0, progress=False)
+    stores = [Store.open(tmp_path / name) for name in ("plain", "dithered", "again")]
+    assert stores[1].digest == stores[2].digest != stores[0].digest
+    assert np.array_equal(stores[0].features(0), stores[1].features(0))
+    assert not np.array_equal(stores[0].codes(0), stores[1].codes(0))

@@ -15,7 +15,7 @@ from wavegen.config import MelSpec, Recipe
 from wavegen.engines.numba_engine import KERNELS_VARIABLE
 from wavegen.errors import ConfigError, MissingBackendError
 from wavegen.metrics import perception
-from wavegen.training import copies, fit
+from wavegen.training import copies, fit, trainer
 from wavegen.training.checkpoints import latest_checkpoint, read_checkpoint
 from wavegen.training.copies import speak_rows
 
@@ -147,3 +147,11 @@ def test_without_pystoi_it_is_said_at_the_start(store, tmp_path, monkeypatch):
     with pytest.raises(MissingBackendError, match=r"pystoi is not installed.*training.copy_clips=0"):
         fit(recipe(), store.path, tmp_path / "run")
     assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_a_finished_training_is_checked_for_collapse(store, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(trainer, "warn_of_collapse", lambda model, data, split, clips: asked.append((split, clips)))
+    for name, clips in (("one", 2), ("two", 0)):
+        fit(recipe(max_steps=2, copy_clips=0, check_clips=clips), store.path, tmp_path / name)
+    assert asked == [("test", 2)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -110,6 +111,23 @@ def trim_bounds(waveform: np.ndarray, sample_rate: int, trim: TrimConfig) -> tup
     start = int(loud[0]) * width - round(trim.keep_before_ms * sample_rate / 1000)
     stop = (int(loud[-1]) + 1) * width + round(trim.keep_after_ms * sample_rate / 1000)
     return max(0, start), min(len(waveform), stop)
+
+
+def dither(waveform: np.ndarray, level: float) -> np.ndarray:
+    """Add white noise: float32 (T,) to float32 (T,) in [-1, 1].
+
+    The noise is a function of the waveform, so that the same recording is always the same.
+
+    Args:
+        waveform: float32 (T,).
+        level: RMS of the noise, full scale 1; 0 adds none.
+    """
+    if level == 0:
+        return waveform
+    seed = hashlib.sha256(np.ascontiguousarray(waveform, np.float32).tobytes()).digest()
+    noise = np.random.default_rng(list(seed)).standard_normal(len(waveform), np.float32)
+    dithered: np.ndarray = np.clip(waveform + np.float32(level) * noise, -1.0, 1.0, dtype=np.float32)
+    return dithered
 
 
 def fade(waveform: np.ndarray, sample_rate: int, fade_in_ms: float, fade_out_ms: float) -> np.ndarray:

@@ -248,6 +248,8 @@ def _read_clip(settings: Settings, path: str, given: str | None) -> Clip:
         if given is not None and settings.given is not None:
             features, fit = read_given(Path(given), settings.given, features, settings.audio.mel)
         features = features.astype("<f2")  # first: the path lpc predicts from what the store holds
+    # Where a mel says silence, the network is to learn faint noise: a code that never changes is hard to leave again.
+    waveform = levels.dither(waveform, settings.config.dither)
     codes = encode_waveform(waveform, settings.audio, features, settings.basis).astype(settings.code_dtype)
     frames = b"" if features is None else np.ascontiguousarray(features.T).tobytes()
     return Clip(codes.tobytes(), frames, gain, float(np.float32(peak)), clipped, fit)

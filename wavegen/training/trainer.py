@@ -22,12 +22,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from wavegen.audio.atomic import atomic_write
-from wavegen.config import Recipe, VAEConfig, Vocabulary, WaveNetConfig, WGANConfig
+from wavegen.config import Recipe, VAEConfig, Vocabulary, WaveNetConfig, WGANConfig, is_vocoder
 from wavegen.data.batches import Batch, WindowBatches
 from wavegen.data.store import Store
 from wavegen.errors import ConfigError, StoreError
 from wavegen.training.checkpoints import AtomicCheckpointIO, latest_checkpoint, read_checkpoint
 from wavegen.training.copies import CopySynthesis
+from wavegen.training.health import warn_of_collapse
 from wavegen.training.module import build_module
 from wavegen.training.progress import ProgressLine, ValidationMark
 from wavegen.training.sounds import SoundSamples
@@ -171,6 +172,8 @@ def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path |
     if trainer.global_step > first_step:
         # The last step need not fall on the interval, and is validated after a checkpoint of the interval.
         trainer.save_checkpoint(run / "checkpoints" / f"step-{trainer.global_step}.ckpt")
+    if training.check_clips and is_vocoder(recipe.audio, recipe.model) and rank == 0:
+        warn_of_collapse(module.ema.module, data, training.validation_split, training.check_clips)
     last = latest_checkpoint(run)
     if last is None:
         raise ConfigError(f"training of {run} ended without a checkpoint: training.max_steps is {training.max_steps}")
