@@ -71,13 +71,14 @@ class Meter:
     num_samples: int = 0
     wall_seconds: float = 0.0
     first_audio_seconds: float | None = None
+    times_first: bool = False  # of a stream; a whole utterance is given when all of it is there
     guarded: GuardReport | None = None  # what the guard saw
 
     def count(self, num_samples: int, seconds: float, enough: int) -> None:
         """Add samples, and the seconds they took; the first audio is there from `enough` samples on."""
         self.num_samples += num_samples
         self.wall_seconds += seconds
-        if self.first_audio_seconds is None and self.num_samples >= enough:
+        if self.times_first and self.first_audio_seconds is None and self.num_samples >= enough:
             self.first_audio_seconds = self.wall_seconds
 
 

@@ -301,7 +301,7 @@ class Vocoder:
         source = self.spec if spec is None else mel_spec(spec)
         reader = MelReader(source, self.spec, layout, check)
         draws = self._draws(1, seed, temperature, min_p, streams)
-        self._meter = Meter()
+        self._meter = Meter(times_first=True)
         stream = VocoderStream(self, reader, Utterances(self._voice, draws, self._bases(speaker, 1), self._meter,
                                                         self._guard(draws, guard), self._matching(matching)))
         self._warm_up()
