@@ -84,7 +84,14 @@ def test_prepare_hands_everything_over(wavegen, recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(preparation, "prepare", prepare)
     outcome = wavegen("prepare", recipe, "--data", "d", "--out", "s", "--strict", "--workers", 2, "--json")
     assert json.loads(outcome.out) == {"rows": 3}
-    assert calls == [((load_recipe(recipe), Path("d"), Path("s")), {"strict": True, "workers": 2})]
+    given = ["--features", "f", "--features-spec", "pwg"]
+    wavegen("prepare", recipe, "prepare.peak=0.5", "--data", "d", "--out", "s", *given)
+    usual = {"strict": False, "workers": None, "features": None, "features_spec": None}
+    assert calls == [
+        ((load_recipe(recipe), Path("d"), Path("s")), {**usual, "strict": True, "workers": 2}),
+        ((load_recipe(recipe, ["prepare.peak=0.5"]), Path("d"), Path("s")),
+         {**usual, "features": Path("f"), "features_spec": "pwg"}),
+    ]
 
 
 @pytest.mark.parametrize(
