@@ -16,8 +16,8 @@ from tiny import save_tiny, tiny_model, tiny_spec
 from wavegen.checkpoint import export_run, find_model, load_model, read_shapes, read_spec, save_model
 from wavegen.checkpoint import folder as folders
 from wavegen.checkpoint import weights as weight_files
-from wavegen.config import OptimizerConfig, Recipe, TrainingConfig
-from wavegen.errors import ModelFileError, WavegenError
+from wavegen.config import OptimizerConfig, Recipe, SamplingDefaults, TrainingConfig
+from wavegen.errors import ConfigError, ModelFileError, WavegenError
 
 
 @pytest.fixture
@@ -326,6 +326,14 @@ def test_export_takes_the_averaged_weights_of_the_last_checkpoint(run, tmp_path)
     weights = load_model(tmp_path / "model").model.state_dict()
     wanted = tiny_model(tiny_spec(), seed=10).state_dict()
     assert all(torch.equal(value, wanted[name]) for name, value in weights.items())
+
+
+def test_export_says_how_the_model_draws_by_default(run, tmp_path):
+    assert export_run(run, tmp_path / "model").sampling == SamplingDefaults()
+    spec = export_run(run, tmp_path / "cool", sampling={"temperature": 0.8, "matching": 2})
+    assert read_spec(tmp_path / "cool").sampling == spec.sampling == SamplingDefaults(temperature=0.8, matching=2)
+    with pytest.raises(ConfigError, match='sampling: "temperature"'):
+        export_run(run, tmp_path / "frozen", sampling={"temperature": 0.0})
 
 
 def test_export_steps_over_a_damaged_checkpoint(run, tmp_path, caplog):

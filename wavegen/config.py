@@ -405,6 +405,14 @@ class TrainingConfig(Config):
     variational: VariationalConfig = VariationalConfig()
 
 
+class SamplingDefaults(Config):
+    """How a model draws where nobody says otherwise."""
+
+    temperature: float = Field(1.0, gt=0)
+    min_p: float = Field(0.0, ge=0, lt=1)
+    matching: int = Field(0, ge=0, le=8)  # passes that bring a vocoder's audio to the levels of its mel
+
+
 class Recipe(Config):
     """One YAML in `recipes/`: data, audio, model and training of one experiment."""
 
@@ -413,6 +421,7 @@ class Recipe(Config):
     prepare: PrepareConfig = PrepareConfig()
     model: ModelConfig
     training: TrainingConfig
+    sampling: SamplingDefaults = SamplingDefaults()  # written into the model folder
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
@@ -506,14 +515,6 @@ class Calibration(Config):
     samples: int
     limit: float = Field(1e-3, gt=0)  # `--precision auto` takes the fastest with a KL of at most this
     precisions: dict[str, PrecisionFigures]
-
-
-class SamplingDefaults(Config):
-    """How a model draws where nobody says otherwise."""
-
-    temperature: float = Field(1.0, gt=0)
-    min_p: float = Field(0.0, ge=0, lt=1)
-    matching: int = Field(0, ge=0, le=8)  # passes that bring a vocoder's audio to the levels of its mel
 
 
 class ModelFolder(Config):

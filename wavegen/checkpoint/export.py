@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wavegen.checkpoint.weights import compare_shapes, save_model
-from wavegen.config import ModelFolder, Recipe, Vocabulary, parse
+from wavegen.config import ModelFolder, Recipe, SamplingDefaults, Vocabulary, parse
 from wavegen.errors import ConfigError, ModelFileError
 
 logger = logging.getLogger(__name__)
@@ -23,6 +23,7 @@ def export_run(
     card: str | None = None,
     dtype: Literal["float32", "float16"] = "float32",
     checkpoint: Literal["best", "last"] | None = None,
+    sampling: Mapping[str, float] | None = None,
 ) -> ModelFolder:
     """Turn a training run into a model folder, with the averaged weights of one of its checkpoints.
 
@@ -32,6 +33,7 @@ def export_run(
         name: None takes the recipe's.
         checkpoint: "best" is the one whose copies of held-out clips were the most intelligible, which a vocoder's
             run has (`training.copy_clips`); "last" the newest. None is the best where there is one, else the last.
+        sampling: fields of `SamplingDefaults` that take the place of the recipe's.
 
     Raises:
         ModelFileError: no run, no checkpoint, or a damaged one.
@@ -67,6 +69,7 @@ def export_run(
         audio=recipe.audio,
         model=recipe.model,
         vocabulary=vocabulary,
+        sampling=parse(SamplingDefaults, {**recipe.sampling.model_dump(), **(sampling or {})}, "sampling"),
         training=facts,
     )
     save_model(out, model, spec, card, dtype)

@@ -87,6 +87,13 @@ def export(
         float | None,
         typer.Option(metavar="KL", help="With --calibrate: the divergence that --precision auto puts up with; 1e-3."),
     ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="T", help="What the model draws with by default; the recipe's if left out.")
+    ] = None,
+    min_p: Annotated[float | None, typer.Option("--min-p", metavar="P", help="The same for min_p.")] = None,
+    matching: Annotated[
+        int | None, typer.Option(metavar="N", help="The same for the passes that match a vocoder's audio to its mel.")
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Turn the averaged weights of a run into a model folder, or calibrate one."""
@@ -96,8 +103,12 @@ def export(
         raise ConfigError("--limit is measured against figures that --calibrate STORE makes; give both")
     if checkpoint is not None and is_model(run):
         raise ConfigError(f"{run} is a model folder, which has no checkpoints; leave out --checkpoint")
+    given = {"temperature": temperature, "min_p": min_p, "matching": matching}
+    sampling = {key: value for key, value in given.items() if value is not None}
+    if sampling and is_model(run):
+        raise ConfigError(f"{run} is a model folder; how a model draws is set where its run is exported")
     if not is_model(run):
-        spec = export_run(run, out, name, checkpoint=checkpoint)  # type: ignore[arg-type]
+        spec = export_run(run, out, name, checkpoint=checkpoint, sampling=sampling)  # type: ignore[arg-type]
         note(f'model "{spec.name}" after {spec.training["steps"]} steps: {out}')
     elif calibrate is None:
         raise ConfigError(f"{run} is a model folder, which needs no export; --calibrate STORE writes one calibrated")
