@@ -83,7 +83,7 @@ def describe_model(name_or_path: str | Path) -> dict[str, Any]:
             round(value / spec.audio.sample_rate, 3)
             for value in (min(q[0] for q in quartiles), max(q[2] for q in quartiles))
         ]
-        if quartiles and spec.model.family not in ("wgan", "vae")
+        if quartiles and spec.model.family not in ("wgan", "vae") and not spec.is_vocoder
         else None,
         "model": spec.model.model_dump(mode="json"),
         "training": spec.training,
