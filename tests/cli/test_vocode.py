@@ -137,9 +137,9 @@ def test_speaker_temperature_and_min_p_reach_the_model(wavegen, choir, desk):
     voc = package.load(choir)
     outcome = wavegen("synth", choir, "--mel", "mels/m0.npy", "-o", "a.wav")
     assert outcome.code == 2 and "needs a speaker: one of anna, ben" in outcome.error
-    wavegen("synth", choir, "--mel", "mels/m0.npy", "--speaker", "ben", "--temperature", 0.5, "--min-p", 0.1, "-o",
-            "a.wav")
-    wanted = voc(tiny_mel(20, 0)[None], speaker="ben", temperature=0.5, min_p=0.1)
+    wavegen("synth", choir, "--mel", "mels/m0.npy", "--speaker", "ben", "--temperature", 0.5, "--min-p", 0.1,
+            "--matching", 1, "-o", "a.wav")
+    wanted = voc(tiny_mel(20, 0)[None], speaker="ben", temperature=0.5, min_p=0.1, matching=1)
     np.testing.assert_array_equal(samples("a.wav"), pcm(wanted.waveform[0]))
 
 
@@ -323,6 +323,7 @@ def test_formats_of_stdout(model, desk, kind, capsysbinary):
         ("--mel mels/m0.npy --format mp3 -o -", 2, 'cannot write the format "mp3"'),
         ("--mel mels/m0.npy --temperature 0 -o a.wav", 2, "temperature must be above 0"),
         ("--mel mels/m0.npy --min-p 2 -o a.wav", 2, "min_p must lie in [0, 1]"),
+        ("--mel mels/m0.npy --matching 9 -o a.wav", 2, "matching must be a whole number of passes from 0 to 8"),
         ("--mel mels/m0.npy --speaker anna -o a.wav", 2, "has no speakers"),
         ("--like mels/m0.npy -o a.wav", 3, "m0.npy cannot be used"),
         ("--like none.wav -o a.wav", 3, "none.wav does not exist"),

@@ -91,5 +91,5 @@ def _vocoder(facts: dict[str, Any]) -> list[str]:
         f"signal path: {path}, pre-emphasis {facts['preemphasis']:g}",
         f"look-ahead: {facts['lookahead_frames']} frame{'s' * (facts['lookahead_frames'] != 1)} of "
         f"{facts['frame_ms']:g} ms, {facts['lookahead_ms']:g} ms",
-        f"sampling: temperature {drawn['temperature']:g}, min_p {drawn['min_p']:g}",
+        f"sampling: temperature {drawn['temperature']:g}, min_p {drawn['min_p']:g}, matching {drawn['matching']}",
     ]

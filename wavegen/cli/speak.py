@@ -67,6 +67,10 @@ def synth(
     normalize: Annotated[bool, typer.Option("--normalize", help="With --like: bring the peak to 0.9 first.")] = False,
     no_check: Annotated[bool, typer.Option("--no-check", help="Speak mels whose values look wrong.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Speak also what --out holds already.")] = False,
+    matching: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Vocoders: passes that bring the audio to the levels of its mel, 0 to 8."),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same bytes.")] = 0,
     temperature: Annotated[
         float | None, typer.Option(metavar="T", help="Below 1 is safer and duller; the model's own if left out.")
@@ -108,7 +112,7 @@ def synth(
     ... | wavegen synth VOCODER --mel - -o - --format raw | aplay -f S16_LE -r 16000
     """
     require_one(o=output, out=out)
-    told = vocode.Told(mel, like, manifest, mel_spec, layout, normalize, no_check, overwrite)
+    told = vocode.Told(mel, like, manifest, mel_spec, layout, normalize, no_check, overwrite, matching)
     place = vocode.Place(output, out, _format(format, output), plot)
     if output == STANDARD and json:
         raise ConfigError("-o - and --json both want stdout; leave one out")
@@ -137,7 +141,7 @@ def synth(
         from wavegen.synth import load_vocoder
         from wavegen.synth.vocode import Options
 
-        options = Options(mel_spec, layout, normalize, not no_check, speaker, seed, temperature, min_p)
+        options = Options(mel_spec, layout, normalize, not no_check, speaker, seed, temperature, min_p, matching)
         delivery, asked = vocode.speak(load_vocoder(model, engine, precision, threads=threads), told, options, place)
     else:
         from wavegen.synth import Request, load_synthesizer, split_labels

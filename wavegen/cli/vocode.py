@@ -33,10 +33,12 @@ class Told:
     normalize: bool
     no_check: bool
     overwrite: bool
+    matching: int | None
 
     def given(self) -> list[str]:
         """The names of those that were given."""
-        return ["--" + name.replace("_", "-") for name, value in vars(self).items() if value]
+        return ["--" + name.replace("_", "-") for name, value in vars(self).items()
+                if value is not None and value is not False]
 
 
 @dataclass(frozen=True)

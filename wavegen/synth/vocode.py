@@ -51,7 +51,7 @@ class Options:
         normalize: bring recordings to a peak of 0.9 first.
         check: refuse mels whose values look wrong.
         speaker, seed: of the draws.
-        temperature, min_p: None is what the model does best with.
+        temperature, min_p, matching: None is what the model does best with.
     """
 
     mel_spec: str | None = None
@@ -62,17 +62,19 @@ class Options:
     seed: int = 0
     temperature: float | None = None
     min_p: float | None = None
+    matching: int | None = None
 
 
 @dataclass(frozen=True)
 class Draws:
-    """How one utterance is drawn, everything decided."""
+    """How one utterance is drawn, and brought to the levels of its mel; everything decided."""
 
     speaker: str | None
     seed: int
     stream: int
     temperature: float
     min_p: float
+    matching: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +131,7 @@ def choose_draws(vocoder: Vocoder, utterance: Utterance, options: Options, strea
         speaker_name(options.speaker if utterance.speaker is None else utterance.speaker, vocoder.folder),
         first(utterance.seed, options.seed), stream, first(utterance.temperature, options.temperature,
                                                            usual.temperature),
-        first(utterance.min_p, options.min_p, usual.min_p))
+        first(utterance.min_p, options.min_p, usual.min_p), first(options.matching, usual.matching))
     make_rows(1, draws.seed, [stream], draws.temperature, draws.min_p)  # refuses what is out of range
     return draws
 
@@ -215,7 +217,8 @@ class _Batch:
         self._vocoder, self._folder, self._options, self._overwrite = vocoder, folder, options, overwrite
         self._progress = progress
         self._written: dict[int, Written] = {}
-        self._report = replace(vocoder.report, num_samples=0, wall_seconds=0.0, first_audio_seconds=None)
+        self._report = replace(vocoder.report, num_samples=0, wall_seconds=0.0, first_audio_seconds=None,
+                               guarded=None)
         self._is_full = False
         self._kept = 0
 
@@ -276,7 +279,7 @@ class _Batch:
         speakers = None if draws[0].speaker is None else [str(one.speaker) for one in draws]
         audio = self._vocoder(mels, seed=[one.seed for one in draws], temperature=[one.temperature for one in draws],
                               min_p=[one.min_p for one in draws], speaker=speakers, check=False,
-                              streams=[one.stream for one in draws])
+                              streams=[one.stream for one in draws], matching=draws[0].matching)
         self._report += self._vocoder.report
         return [audio.waveform[row, : order.source.num_samples] for row, order in enumerate(window)]
 
@@ -318,7 +321,8 @@ def _speak(vocoder: Vocoder, frames: Source | FrameReader, draws: Draws, options
     source = frames.spec if isinstance(frames, Source) else _spec(vocoder, options)
     left = frames.num_samples if isinstance(frames, Source) else None
     stream = vocoder.stream(spec=source, seed=draws.seed, temperature=draws.temperature, min_p=draws.min_p,
-                            speaker=draws.speaker, check=options.check and not is_whole, streams=draws.stream)
+                            speaker=draws.speaker, check=options.check and not is_whole, streams=draws.stream,
+                            matching=draws.matching)
     piece = max(1, round(seconds * vocoder.sample_rate / vocoder.hop_length))
     done = 0
     for waveform, begin in _spoken(stream, [frames.features] if isinstance(frames, Source) else frames, piece):
