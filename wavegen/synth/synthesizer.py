@@ -90,12 +90,14 @@ class Report:
 
     def __add__(self, other: Report) -> Report:
         """Both together, one after the other."""
-        both = self.guarded is not None and other.guarded is not None
+        guarded = self.guarded or other.guarded
+        if self.guarded is not None and other.guarded is not None:
+            guarded = self.guarded + other.guarded
         return replace(
             self,
             num_samples=self.num_samples + other.num_samples,
             wall_seconds=self.wall_seconds + other.wall_seconds,
-            guarded=self.guarded + other.guarded if both else self.guarded or other.guarded,
+            guarded=guarded,
         )
 
     def __str__(self) -> str:
