@@ -24,7 +24,8 @@ import torch
 
 from wavegen.audio.atomic import write_json
 from wavegen.audio.mel_formats import PRESETS
-from wavegen.bench import machine
+from wavegen.bench import bench_streams, machine
+from wavegen.bench.streams import noise_mel
 from wavegen.checkpoint import LoadedModel
 from wavegen.config import AudioConfig, ConditioningConfig, ModelFolder, Vocabulary, WaveNetConfig
 from wavegen.models import build_model
@@ -34,8 +35,6 @@ SPEC = PRESETS["speecht5"]
 CYCLE = tuple(2**exponent for exponent in range(10))
 SIZES = {"tiny": (16, 32, CYCLE[:6]), "R64 S128 L20": (64, 128, CYCLE * 2)}
 PRECISIONS = {"tiny": ("f32",), "R64 S128 L20": ("i8", "i8x15", "i16", "f32")}
-FIRST_SAMPLES = SPEC.sample_rate // 50  # 20 ms
-STREAMS, FRAMES = 15, 60
 SHORT, LONG = 10, 600  # seconds
 
 
@@ -53,41 +52,18 @@ def random_vocoder(size: str, precision: str) -> Vocoder:
     return Vocoder(LoadedModel(folder, model, Path(".")), precision=precision)
 
 
-def noise_mel(voc: Vocoder, num_frames: int) -> np.ndarray:
-    """(n_mels, F): a mel of noise that rises and falls."""
-    rng = np.random.default_rng(0)
-    samples = rng.normal(0, 0.05, 4 * voc.sample_rate) * np.sin(np.arange(4 * voc.sample_rate) / 4000)
-    mel = voc.mel(samples.astype(np.float32))
-    return np.ascontiguousarray(mel[:, np.arange(num_frames) % mel.shape[1]])
-
-
 def latency(voc: Vocoder, name: str, guard: bool) -> dict[str, Any]:
-    """Milliseconds from the frame that completes the look-ahead to 20 ms of audio, and what a frame costs then."""
-    mel, first, each = noise_mel(voc, FRAMES), [], []
-    for _ in range(STREAMS):
-        stream, given = voc.stream(guard=guard), 0
-        stream.push(mel[:, : voc.lookahead_frames])
-        begin, frame = time.perf_counter(), voc.lookahead_frames
-        while given < FIRST_SAMPLES:
-            given += len(stream.push(mel[:, frame]))
-            frame += 1
-        first.append(time.perf_counter() - begin)
-        begin = time.perf_counter()
-        for late in range(frame, FRAMES):
-            stream.push(mel[:, late])
-        each.append((time.perf_counter() - begin) / (FRAMES - frame))
+    """What `bench_streams` finds, the speed of a whole mel, and the share of the conditioning in a frame."""
+    streams = bench_streams(voc, guard)
+    mel = noise_mel(voc, 60)
     voc(mel[None], guard=guard)
-    rate, whole = voc.report.samples_per_second, voc.report.times_realtime
     conditioning = _conditioning_seconds(voc, mel)
     return {"op": "first audio", "model": name, "engine": voc.engine.name, "precision": voc.engine.precision,
-            "guard": guard, "hop_length": voc.hop_length, "lookahead_frames": voc.lookahead_frames,
-            "first_20ms_milliseconds": round(1e3 * float(np.median(first)), 2),
-            "first_20ms_p80": round(1e3 * float(np.quantile(first, 0.8)), 2),
-            "frame_milliseconds": round(1e3 * float(np.median(each)), 3),
-            "stream_times_realtime": round(voc.hop_length / voc.sample_rate / float(np.median(each)), 2),
-            "whole_samples_per_second": round(rate), "whole_times_realtime": round(whole, 2),
+            "guard": guard, "hop_length": voc.hop_length, **streams,
+            "whole_samples_per_second": round(voc.report.samples_per_second),
+            "whole_times_realtime": round(voc.report.times_realtime, 2),
             "conditioning_microseconds": round(1e6 * conditioning, 1),
-            "conditioning_share": round(conditioning / float(np.median(each)), 4)}
+            "conditioning_share": round(1e3 * conditioning / streams["frame_milliseconds"], 4)}
 
 
 def _conditioning_seconds(voc: Vocoder, mel: np.ndarray, rounds: int = 300) -> float:

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from networks import make_rnn, make_wavenet, random_codes
+from tiny import save_tiny_vocoder
 from wavegen import bench as package
-from wavegen.bench import bench_synthesis, bench_training, speed, timing, training
+from wavegen.bench import bench_synthesis, bench_training, speed, streams, timing, training
 from wavegen.bench.eager import EagerStep
 from wavegen.bench.training import ConvWaveNet
 from wavegen.config import WaveNetConfig
@@ -32,11 +33,14 @@ def quick(monkeypatch):
     monkeypatch.setattr(training, "NUM_SAMPLES", 200)
 
 
-@pytest.mark.parametrize("options", [{}, {"input_taps": 4, "input_tanh": True}, {"input_kernel_size": 1}])
+@pytest.mark.parametrize("options", [{}, {"input_taps": 4, "input_tanh": True}, {"input_kernel_size": 1},
+                                     {"signal_path": "lpc", "lpc_order": 5, "input_taps": 7}, {"signal_path": "lpc"}])
 @pytest.mark.parametrize("label", [False, True])
 def test_the_eager_step_computes_the_network(options, label):
     model = make_wavenet(**ODD, **options, label=label)
-    inputs = ConditioningInputs(torch.tensor([1]), None, torch.tensor([10**6])) if label else None
+    zeros = torch.zeros(1, 1, model.lpc_order) if model.lpc_order else None
+    inputs = (ConditioningInputs(torch.tensor([1]), None, torch.tensor([10**6]), prediction=zeros) if label
+              else ConditioningInputs(prediction=zeros))
     conditioning = ModelConditioning(model, inputs)
     codes = random_codes(30, 1, 15)
     expected = build_engine(model, "reference").logits(codes, conditioning)[0]
@@ -121,3 +125,12 @@ def test_contenders_take_turns():
     assert len(timings["a"].seconds) == 3 and share >= 0
     slow, fast = timings["b"].spread()
     assert slow <= timings["b"].samples_per_second <= fast
+
+
+@pytest.mark.parametrize("signal_path", ["lpc", "direct"])
+def test_a_vocoder_is_measured_and_how_soon_it_speaks(quick, tmp_path, monkeypatch, signal_path):
+    monkeypatch.setattr(package, "limits", dict)
+    monkeypatch.setattr(package, "bench_streams", lambda voc: streams.bench_streams(voc, streams=2, frames=5))
+    report = package.bench(str(save_tiny_vocoder(tmp_path / "tiny", signal_path)), precision="f32")
+    assert report["times_baseline"] > 0 and report["lookahead_frames"] == 1
+    assert 0 < report["first_audio_milliseconds"] <= report["first_audio_p80"] and report["stream_times_realtime"] > 0

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from wavegen.bench.speed import CONFIGURATIONS, Case, bench_cases, bench_synthesis, limits, machine
+from wavegen.bench.streams import bench_streams
 from wavegen.bench.training import bench_training
 from wavegen.checkpoint import load_model
 from wavegen.config import AudioConfig, Vocabulary, WaveNetConfig
 from wavegen.engines.threads import check_threads
 from wavegen.errors import ConfigError, did_you_mean
 from wavegen.models import build_model
+from wavegen.synth import Vocoder
 
-__all__ = ["CONFIGURATIONS", "Case", "bench", "bench_cases", "bench_synthesis", "bench_training", "limits", "machine"]
+__all__ = ["CONFIGURATIONS", "Case", "bench", "bench_cases", "bench_streams", "bench_synthesis", "bench_training",
+           "limits", "machine"]
 
 CONFIGURATION_RATE = 16_000  # Hz; the benchmark sizes are not tied to a rate, times real time is
 
@@ -31,7 +34,7 @@ def bench(model: str | None = None, *, config: str | None = None, engine: str = 
 
     Returns:
         A flat report: what was measured, speed as medians of interleaved rounds with the 20 % and
-        80 % quantiles, the baseline of the same run, the machine.
+        80 % quantiles, the baseline of the same run, the machine; of a vocoder also how soon a stream speaks.
 
     Raises:
         ConfigError: an unknown configuration, or options that do not go together.
@@ -51,6 +54,7 @@ def bench(model: str | None = None, *, config: str | None = None, engine: str = 
             raise ConfigError(f'training needs a number of threads, found "{threads}"')
         return bench_training(shape, threads=threads)
     ranges, calibration = None, None
+    streams: dict[str, Any] = {}
     if model is not None:
         loaded = load_model(model)
         family = loaded.spec.model.family
@@ -59,9 +63,12 @@ def bench(model: str | None = None, *, config: str | None = None, engine: str = 
                               f'"{model}" is {family}')
         ranges, calibration = loaded.ranges, loaded.spec.calibration
         network, rate, name = loaded.model, loaded.spec.audio.sample_rate, model
+        if loaded.spec.is_vocoder:
+            streams = bench_streams(Vocoder(loaded, engine, precision, threads=threads))
     else:
         rate, name = CONFIGURATION_RATE, f"configuration {config or 'A'}"
         network = build_model(CONFIGURATIONS[config or "A"], AudioConfig(sample_rate=rate), Vocabulary())
     report = bench_synthesis(network, rate, name, engine, precision, batch, threads, ranges=ranges,
                              calibration=calibration)
+    report |= streams
     return report | limits() if report["engine"] == "numba" else report

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wavegen.audio.mulaw import silence_code
+from wavegen.audio.mulaw import silence_code, thresholds
 from wavegen.engines.packing import Network
 
 
@@ -22,7 +22,8 @@ class EagerStep:
 
     Args:
         network: the weights.
-        frame: conditioning (L, 2R) held for all samples, the bias of the dilated products included.
+        frame: conditioning (L, 2R) held for all samples, the bias of the dilated products included. On the signal
+            path lpc the coefficients are zeros: they cost what any do.
         seed: of torch's own multinomial draw.
     """
 
@@ -38,6 +39,8 @@ class EagerStep:
         self.output, self.end = _output_major(p["output_weight"]), _output_major(p["end_weight"])
         self.frame = torch.from_numpy(frame)
         self.decoded = torch.tensor(network.decoded)
+        self.thresholds = torch.tensor(thresholds(network.quantization_channels))
+        self.coefficients = torch.zeros(network.lpc_order)
         self.generator = torch.Generator().manual_seed(seed)
         self.restart()
 
@@ -48,15 +51,12 @@ class EagerStep:
         self.rings = [torch.zeros(past * dilation, network.residual_channels) for dilation in network.dilations]
         silence = silence_code(network.quantization_channels)
         self.codes = [silence] * max(network.input_kernel_size, network.input_taps)
+        self.signal, self.predicted = torch.zeros(max(network.lpc_order, network.input_taps)), torch.zeros(())
 
     def logits(self) -> Tensor:
         """Logits (Q,) of the next sample."""
         p, size, past = self.p, self.network.residual_channels, self.network.kernel_size - 1
-        h = p["embedding"][0, self.codes[0]]
-        if self.network.input_kernel_size > 1:
-            h = h + p["embedding"][1, self.codes[1]]
-        if self.network.input_taps:
-            h = torch.addmv(h, p["input_projection"].t(), self.decoded[self.codes[:self.network.input_taps]])
+        h = self._excitation() if self.network.lpc_order else self._codes()
         if self.network.input_tanh:
             h = torch.tanh(h)
         gated = []
@@ -76,8 +76,31 @@ class EagerStep:
         o = torch.relu(torch.addmv(p["output_bias"], self.output, s))
         return torch.addmv(p["end_bias"], self.end, o)
 
+    def _codes(self) -> Tensor:
+        """Input of the first layer on the path direct."""
+        p = self.p
+        h = p["embedding"][0, self.codes[0]]
+        if self.network.input_kernel_size > 1:
+            h = h + p["embedding"][1, self.codes[1]]
+        if self.network.input_taps:
+            h = torch.addmv(h, p["input_projection"].t(), self.decoded[self.codes[:self.network.input_taps]])
+        return h
+
+    def _excitation(self) -> Tensor:
+        """Input of the first layer on the path lpc."""
+        embedding = self.p["embedding"]
+        self.predicted = torch.dot(self.coefficients, self.signal[:len(self.coefficients)]).clamp(-1, 1)
+        before, about = torch.bucketize(torch.stack([self.signal[0], self.predicted]), self.thresholds, right=True)
+        h = embedding[0, before] + embedding[1, about] + embedding[2, self.codes[0]]
+        if self.network.input_taps:
+            h = torch.addmv(h, self.p["input_projection"].t(), self.signal[:self.network.input_taps])
+        return h
+
     def feed(self, code: int) -> None:
         """The code of the sample just predicted."""
+        if self.network.lpc_order:
+            newest = (self.predicted + self.decoded[code]).clamp(-1, 1)
+            self.signal = torch.cat([newest[None], self.signal[:-1]])
         self.codes = [code, *self.codes[:-1]]
         self.position += 1
 

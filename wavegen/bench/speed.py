@@ -141,7 +141,8 @@ def _conditioning(model: Any) -> Conditioning:
     return ModelConditioning(model, ConditioningInputs(
         label=first if told.label else None, speaker=first if told.speaker else None,
         num_samples=first + 10**9 if told.progress_steps else None,
-        features=torch.zeros(1, told.features, FEATURE_FRAMES) if told.features else None))
+        features=torch.zeros(1, told.features, FEATURE_FRAMES) if told.features else None,
+        prediction=torch.zeros(1, 1, model.lpc_order) if getattr(model, "lpc_order", 0) else None))
 
 
 def _check_parity(exact: AbstractEngine, step: Any, network: Network, conditioning: Conditioning) -> None:
