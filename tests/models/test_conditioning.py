@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from networks import make_uniforms, make_wavenet
-from wavegen.config import ConditioningConfig, Vocabulary
+from wavegen.config import ConditioningConfig, Vocabulary, load_recipe
 from wavegen.engines import ModelConditioning, build_engine
 from wavegen.errors import ConfigError
 from wavegen.models import ConditioningInputs
 from wavegen.models.conditioning import ConditioningNetwork
 
 CONTEXT = 2
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
 
 def _network(context_frames=CONTEXT, **options):
@@ -168,3 +171,14 @@ def test_teacher_forcing_equals_the_engine(model):
         trained = model(torch.from_numpy(previous), SPOKEN).numpy()
     spoken = build_engine(model, "reference").logits(codes, ModelConditioning(model, SPOKEN))
     assert np.allclose(trained, spoken, atol=1e-3)
+
+
+def test_an_upsampling_factor_that_does_not_fit_is_named():
+    recipe = load_recipe(RECIPES / "ljspeech/wavenet.yaml", ["model.conditioning.hop_length=64",
+                                                             "model.conditioning.upsampling=4"])
+    assert recipe.model.conditioning.feature_hop_length == recipe.audio.mel.hop_length == 256
+    with pytest.raises(ConfigError, match="hop_length is 64 and upsampling 3: their product must be 256"):
+        load_recipe(RECIPES / "ljspeech/wavenet.yaml", ["model.conditioning.hop_length=64",
+                                                        "model.conditioning.upsampling=3"])
+    with pytest.raises(ConfigError, match="latents are held, set it to 1"):
+        load_recipe(RECIPES / "fsdd/vae_wavenet.yaml", ["model.decoder.conditioning.upsampling=2"])
