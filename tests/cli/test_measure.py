@@ -61,6 +61,10 @@ def test_eval_hands_everything_over(wavegen, monkeypatch):
         "j",
         "--seeds",
         3,
+        "--clips",
+        5,
+        "--data",
+        "d",
         "--html",
         "h",
         "--temperature",
@@ -87,6 +91,8 @@ def test_eval_hands_everything_over(wavegen, monkeypatch):
                 "min_p": 0.01,
                 "html": Path("h"),
                 "progress": None,
+                "clips": 5,
+                "data_dir": Path("d"),
             },
         )
     ]

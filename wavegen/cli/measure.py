@@ -18,15 +18,26 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="Judges that say what the clips sound like.")
     ] = None,
     seeds: Annotated[int, typer.Option(metavar="N", help="Clips of each label and speaker; 0 speaks none.")] = 10,
-    temperature: Annotated[float, typer.Option(metavar="T", help="Of the clips.")] = 1.0,
-    min_p: Annotated[float, typer.Option("--min-p", metavar="P", help="Of the clips.")] = 0.0,
+    clips: Annotated[
+        int | None, typer.Option(metavar="N", help="Of a vocoder: recordings it copies; at most 20 if left out.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Of a vocoder: the recordings the store was made of, to compare with."),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="T", help="Of the clips; the model's own default if left out.")
+    ] = None,
+    min_p: Annotated[
+        float | None, typer.Option("--min-p", metavar="P", help="Of the clips; the model's own default if left out.")
+    ] = None,
     engine: Engine = "auto",
     precision: Precision = "auto",
     html: Annotated[Path | None, typer.Option("--html", metavar="DIR", help="Write a page to listen to.")] = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure how good a model is."""
+    """Measure how good a model is: a vocoder by copies of recordings, others by clips of their own."""
     from wavegen.evaluate import evaluate as measure
     from wavegen.evaluate import summary
 
@@ -43,6 +54,8 @@ def evaluate(
             min_p=min_p,
             html=html,
             progress=progress,
+            clips=clips,
+            data_dir=data,
         )
     if json:
         print_json(report)

@@ -12,20 +12,23 @@ import numpy as np
 import torch
 
 from wavegen import __version__
+from wavegen.config import ModelFolder
 from wavegen.data.store import Store
+from wavegen.engines import AbstractEngine
 from wavegen.engines.calibration import MAX_CLIP, divergence
 from wavegen.engines.packing import network_of
 from wavegen.errors import ConfigError
 from wavegen.evaluate.autoencoding import distances, evidence_bound, reconstruct
 from wavegen.evaluate.calibrate import check_store, excerpt
 from wavegen.evaluate.clips import Pairs, Progress, Spoken, all_requests, recordings, speak_all, spread
+from wavegen.evaluate.copy_synthesis import evaluate_vocoder, some_rows
 from wavegen.evaluate.newness import diversity_beside, newness
 from wavegen.metrics.bits import bits_per_sample
 from wavegen.metrics.clips import ClipCheck, check_clip, rates
 from wavegen.metrics.frechet import frechet_distance
 from wavegen.metrics.inception import inception_score, modified_inception_score
 from wavegen.metrics.judge import Judge, Verdict, load_judges
-from wavegen.synth import Request, Synthesizer, load_synthesizer
+from wavegen.synth import Request, Synthesizer, Vocoder, load
 from wavegen.synth.one_pass import OnePassEngine
 from wavegen.synth.plan import is_one_pass
 
@@ -55,23 +58,31 @@ def evaluate(
     engine: str = "auto",
     precision: str = "auto",
     device: str | None = None,
-    temperature: float = 1.0,
-    min_p: float = 0.0,
+    temperature: float | None = None,
+    min_p: float | None = None,
     html: str | Path | None = None,
     progress: Progress | None = None,
+    clips: int | None = None,
+    data_dir: str | Path | None = None,
 ) -> dict[str, Any]:
     """Measure a model.
+
+    A vocoder is measured by copy synthesis of recordings, every other model by clips of its own.
 
     Args:
         model: name of a bundled model, or the path of a model folder.
         store: folder that `wavegen prepare` wrote, at the model's rate and number of codes.
         split: recordings the model has not seen.
         judge: folder of one judge or of several (`recipes/fsdd/judges`); None leaves out what needs one.
-        seeds: clips of each label and speaker; 0 speaks none.
+        seeds: clips of each label and speaker; 0 speaks none. A vocoder has one copy of each recording.
         engine, precision, device: see `wavegen.load`.
-        temperature, min_p: of the clips.
+        temperature, min_p: of the clips; None is the model's own default.
         html: folder to write a page to listen to into; None writes none.
         progress: told what is done, how many and of how many.
+        clips: of a vocoder, recordings that are measured, evenly spread over the split; None is at most
+            `COPIED_CLIPS`, 0 speaks none.
+        data_dir: of a vocoder, the folder the store was prepared from, which gives the recordings as they were before
+            they were coded.
 
     Returns:
         plain values for JSON, the same keys for every family; what a family has not is None:
@@ -80,6 +91,8 @@ def evaluate(
           `kind` says which), nothing for a wgan, which gives no likelihood. `engine_bits`: the same by the
           engine that speaks, on an excerpt, and its divergence from float64;
         - `reconstructions`: of a vae, distances to the recordings of the split and what the judges hear;
+        - `copy_synthesis`: of a vocoder, see `wavegen.evaluate.copy_synthesis`; its `bits_per_sample` also has
+          `rolled`, the bits with the mel moved by a third of the clip;
         - `generated`: faults, speed, what the judges hear, `neighbours` (a ratio far below 1 is copying),
           `diversity` (a ratio far below 1 is collapse);
         - `recordings`: the same figures for the split and for as many training clips.
@@ -96,14 +109,36 @@ def evaluate(
     if html is not None:
         if seeds == 0:
             raise ConfigError("a page to listen to (html) needs clips; let seeds be at least 1")
+        if clips == 0:
+            raise ConfigError("a page to listen to (html) needs clips; let clips be at least 1")
         from wavegen.evaluate.page import check_page
 
         check_page(Path(html))
     judges = load_judges(judge) if judge is not None else {}
     data = Store.open(store)
-    synthesizer = load_synthesizer(model, engine, precision, device)
+    speaker = load(model, engine, precision, device)
+    if isinstance(speaker, Vocoder):
+        if judges:
+            raise ConfigError(f'judges hear what a clip says; "{speaker.folder.name}" is a vocoder and says what it is '
+                              "given: leave out --judge")
+        check_store(speaker.folder, data)
+        report = _head(speaker.folder, speaker.engine, speaker.model, data, split, judges)
+        rows = some_rows(data, split, 0 if seeds == 0 else clips)
+        measured, copies = evaluate_vocoder(speaker, data, split, rows, data_dir, temperature, min_p, progress)
+        report |= _rounded(measured)
+        if html is not None and copies is not None:
+            from wavegen.evaluate.page import write_vocoder_page
+
+            write_vocoder_page(Path(html), report, copies, speaker.sample_rate)
+        return report
+    if clips is not None or data_dir is not None:
+        raise ConfigError(f'{"clips" if clips is not None else "data"} is for vocoders, which copy recordings; '
+                          f'"{speaker.spec.name}" speaks for itself: leave it out (seeds says how many clips)')
+    synthesizer, rows = speaker, data.rows(split)
     _check_fit(synthesizer, data, store, judges)
-    rows = data.rows(split)
+    usual = synthesizer.spec.sampling
+    temperature = usual.temperature if temperature is None else temperature
+    min_p = usual.min_p if min_p is None else min_p
     requests = all_requests(synthesizer, seeds, temperature, min_p)
 
     def read(done: int) -> None:
@@ -111,31 +146,8 @@ def evaluate(
             progress("reading", done, len(rows))
 
     bits = _bits(synthesizer, data, split, read)
-    report: dict[str, Any] = {
-        "model": synthesizer.spec.name,
-        "family": synthesizer.spec.model.family,
-        "parameters": sum(parameter.numel() for parameter in synthesizer.model.parameters()),
-        "training": synthesizer.spec.training,
-        "split": split,
-        "store_digest": data.digest,
-        "bits_per_sample": bits,
-        "engine_bits": _engine_bits(synthesizer, data, split),
-        "reconstructions": None,
-        "generated": None,
-        "recordings": {},
-        "judges": {
-            name: _rounded(
-                {
-                    "label_accuracy": one.config.test_label_accuracy,
-                    "speaker_accuracy": one.config.test_speaker_accuracy,
-                    "augmented": one.config.augmented,
-                    "seed": one.config.seed,
-                }
-            )
-            for name, one in judges.items()
-        },
-        "machine": _machine(),
-    }
+    report = _head(synthesizer.spec, synthesizer.engine, synthesizer.model, data, split, judges)
+    report["bits_per_sample"] = bits
     if seeds == 0:
         return report
     spoken = speak_all(synthesizer, requests, progress)
@@ -166,6 +178,37 @@ def evaluate(
 
         write_page(Path(html), report, spoken, generated.checks, generated.verdicts, synthesizer, pairs)
     return report
+
+
+def _head(spec: ModelFolder, engine: AbstractEngine | OnePassEngine, model: Any, data: Store, split: str,
+          judges: Mapping[str, Judge]) -> dict[str, Any]:
+    """The keys of every report, filled in as far as all models have them."""
+    return {
+        "model": spec.name,
+        "family": spec.model.family,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "training": spec.training,
+        "split": split,
+        "store_digest": data.digest,
+        "bits_per_sample": None,
+        "engine_bits": _engine_bits(engine, model, data, split),
+        "reconstructions": None,
+        "copy_synthesis": None,
+        "generated": None,
+        "recordings": {},
+        "judges": {
+            name: _rounded(
+                {
+                    "label_accuracy": one.config.test_label_accuracy,
+                    "speaker_accuracy": one.config.test_speaker_accuracy,
+                    "augmented": one.config.augmented,
+                    "seed": one.config.seed,
+                }
+            )
+            for name, one in judges.items()
+        },
+        "machine": _machine(),
+    }
 
 
 def _bits(synthesizer: Synthesizer, data: Store, split: str, read: Callable[[int], None]) -> dict[str, Any] | None:
@@ -215,13 +258,13 @@ def _sample(rows: np.ndarray, count: int) -> np.ndarray:
     return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(np.int64)]
 
 
-def _engine_bits(synthesizer: Synthesizer, data: Store, split: str) -> dict[str, Any] | None:
+def _engine_bits(engine: AbstractEngine | OnePassEngine, model: Any, data: Store,
+                 split: str) -> dict[str, Any] | None:
     """Bits per sample as the engine itself computes them, on an excerpt; None for the reference, which is slow."""
-    engine = synthesizer.engine
-    if isinstance(engine, OnePassEngine) or engine.name == "reference" or synthesizer.spec.model.family != "wavenet":
+    if isinstance(engine, OnePassEngine) or engine.name == "reference" or model.config.family != "wavenet":
         return None
-    clips = excerpt(synthesizer.model, data, split, ENGINE_SAMPLES)
-    figures = divergence(engine, network_of(synthesizer.model), clips)
+    clips = excerpt(model, data, split, ENGINE_SAMPLES)
+    figures = divergence(engine, network_of(model), clips)
     return {"engine": engine.name, "precision": engine.precision, "precision_choice": engine.choice,
             "clips": len(clips), "samples": sum(min(len(codes), MAX_CLIP) for codes, _ in clips),
             "all": round(figures.bits, 5), "change": round(figures.bits_change, 6), "kl": float(f"{figures.kl:.3g}")}
@@ -351,13 +394,13 @@ def _machine() -> dict[str, Any]:
 
 
 def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain floats of at most four decimals, also one level down."""
-    plain: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            plain[name] = _rounded(value)
-        elif isinstance(value, (float, np.floating)):
-            plain[name] = round(float(value), 4)
-        else:
-            plain[name] = value
-    return plain
+    """Plain floats of at most four decimals, all the way down."""
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _rounded(value)
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return round(float(value), 4) if isinstance(value, (float, np.floating)) else value

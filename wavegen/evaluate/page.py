@@ -13,7 +13,8 @@ from wavegen.audio import io
 from wavegen.audio.atomic import atomic_write
 from wavegen.errors import ConfigError
 from wavegen.evaluate.clips import Pairs, Spoken
-from wavegen.evaluate.report import bits_lines, company_lines, table
+from wavegen.evaluate.copy_synthesis import Copies
+from wavegen.evaluate.report import FIGURES, KINDS, bits_lines, company_lines, copy_lines, copy_table, table
 from wavegen.metrics.clips import ClipCheck
 from wavegen.metrics.judge import Verdict
 from wavegen.synth import Synthesizer
@@ -88,6 +89,45 @@ def write_page(
     )
     with atomic_write(folder / "index.html") as file:
         file.write(page.encode())
+
+
+def write_vocoder_page(folder: Path, report: Mapping[str, Any], copies: Copies, sample_rate: int) -> None:
+    """Write `index.html`, `audio/*.wav` and a picture of spectrograms a clip: recording and copies side by side."""
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    kinds = {"recording": copies.recordings, **copies.copies}
+    titles = {"recording": "recording", **KINDS}
+    rows = []
+    for place, name in enumerate(copies.names):
+        cells = []
+        for kind, waveforms in kinds.items():
+            path = f"audio/{place}-{kind}.wav"
+            io.save(folder / path, waveforms[place], sample_rate)
+            said = _judged(copies.figures[kind][place]) if kind in copies.figures else ""
+            cells.append(f'<audio controls preload="none" src="{html.escape(path)}"></audio><br>{html.escape(said)}')
+        plot_clips(folder / f"spectrograms-{place}.png",
+                   [(titles[kind], waveforms[place]) for kind, waveforms in kinds.items()], sample_rate)
+        rows.append(f"<tr><th>{html.escape(name)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+                    f'<tr><td colspan="{len(cells) + 1}"><img src="spectrograms-{place}.png" '
+                    f'alt="spectrograms of {html.escape(name)}"></td></tr>')
+    copied = report["copy_synthesis"]
+    facts = [f"{report['family']}, {report['parameters']:,} parameters, split {report['split']}",
+             *bits_lines(report["bits_per_sample"]), *copy_lines(copied),
+             f"{copied['speed']['times_realtime']:.2f} times real time, engine {copied['speed']['engine']}, "
+             f"{report['machine']['cpu']}"]
+    head = "".join(f"<th>{html.escape(titles[kind])}</th>" for kind in kinds)
+    title = html.escape(str(report["model"]))
+    body = (f"<h1>{title}</h1><ul>{''.join(f'<li>{html.escape(fact)}</li>' for fact in facts)}</ul>"
+            f"{_table(copy_table(dict(report)))}<h2>Clips</h2><table class=clips><tr><th></th>{head}</tr>"
+            f"{''.join(rows)}</table>")
+    with atomic_write(folder / "index.html") as file:
+        file.write((f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"
+                    f"<body>{body}</body></html>\n").encode())
+
+
+def _judged(figures: Mapping[str, float | None]) -> str:
+    """STOI and PESQ of one copy."""
+    return ", ".join(f"{name.upper()} {value:{FIGURES[name][1]}}" for name, value in figures.items()
+                     if name in ("stoi", "pesq") and value is not None)
 
 
 def _faults(

@@ -20,7 +20,8 @@ BATCH_SAMPLES = {"cpu": 4_000, "cuda": 64_000}  # of a batch, padding included; 
 
 
 def bits_per_sample(model: nn.Module, store: Store, split: str = "test", batch_samples: int | None = None,
-                    on_clip: Callable[[int], None] | None = None) -> BitsPerSample:
+                    on_clip: Callable[[int], None] | None = None, rows: np.ndarray | None = None,
+                    roll: float = 0.0) -> BitsPerSample:
     """Mean negative log2-likelihood of every sample of a split, overall and for each speaker.
 
     Only samples inside the clips count: neither padding nor the tail of silence the model is
@@ -34,11 +35,13 @@ def bits_per_sample(model: nn.Module, store: Store, split: str = "test", batch_s
         batch_samples: clips of like length share a batch of at most so many samples; a longer clip is
             a batch of its own. None suits the device.
         on_clip: called with the number of clips done after each batch.
+        rows: some clips of the split; None is all of them.
+        roll: share of a clip by which the mel the model is told is moved, see `conditioning_inputs`.
 
     Raises:
         ConfigError: no such split, or it is empty.
     """
-    rows = store.rows(split)
+    rows = store.rows(split) if rows is None else rows
     if len(rows) == 0:
         raise ConfigError(f'split "{split}" of store {store.path} has no clips')
     if batch_samples is None:
@@ -49,7 +52,7 @@ def bits_per_sample(model: nn.Module, store: Store, split: str = "test", batch_s
         bits = np.zeros(len(rows))
         done = 0
         for chosen in _batches(store.lengths[rows], batch_samples):
-            bits[chosen] = _batch_bits(model, store, rows[chosen])
+            bits[chosen] = _batch_bits(model, store, rows[chosen], roll)
             done += len(chosen)
             if on_clip is not None:
                 on_clip(done)
@@ -70,7 +73,7 @@ def _batches(lengths: np.ndarray, batch_samples: int) -> Iterator[np.ndarray]:
         yield np.array(batch)
 
 
-def _batch_bits(model: nn.Module, store: Store, rows: np.ndarray) -> np.ndarray:
+def _batch_bits(model: nn.Module, store: Store, rows: np.ndarray, roll: float) -> np.ndarray:
     """Bits of each whole clip: float64 (B,)."""
     device = next(model.parameters()).device
     lengths = store.lengths[rows]
@@ -91,7 +94,7 @@ def _batch_bits(model: nn.Module, store: Store, rows: np.ndarray) -> np.ndarray:
             told[place, : lengths[place]], coded[place, : lengths[place]] = window.inputs, window.signal
         previous, signal = torch.from_numpy(told).to(device), torch.from_numpy(coded).to(device)
     with torch.inference_mode():
-        inputs = conditioning_inputs(store, rows).to(device)
+        inputs = conditioning_inputs(store, rows, roll).to(device)
         logits = model(previous, inputs) if signal is None else model(previous, inputs, signal)
         losses = nn.functional.cross_entropy(logits.float().transpose(1, 2), target, reduction="none")
         inside = torch.arange(target.shape[1], device=device) < torch.from_numpy(lengths).to(device)[:, None]
@@ -100,8 +103,14 @@ def _batch_bits(model: nn.Module, store: Store, rows: np.ndarray) -> np.ndarray:
     return result
 
 
-def conditioning_inputs(store: Store, rows: np.ndarray) -> ConditioningInputs:
-    """What a model may be told about rows of a store; None where the store has no such thing."""
+def conditioning_inputs(store: Store, rows: np.ndarray, roll: float = 0.0) -> ConditioningInputs:
+    """What a model may be told about rows of a store; None where the store has no such thing.
+
+    Args:
+        roll: share of a clip by which its features are moved, what leaves at the end coming in at the start: a mel of
+            the same voice that is wrong. The prediction of the signal path lpc, without which the codes have no
+            meaning, stays the true one.
+    """
     features, prediction = features_of(store, rows), None
     if store.audio.signal_path == "lpc":
         assert features is not None
@@ -111,8 +120,19 @@ def conditioning_inputs(store: Store, rows: np.ndarray) -> ConditioningInputs:
         prediction = torch.from_numpy(np.stack(
             [np.concatenate([clip, clip[-1:].repeat(longest - len(clip), 0)]) for clip in clips]))
     return ConditioningInputs(
-        features=None if features is None else torch.from_numpy(features[0]),
+        features=None if features is None else torch.from_numpy(_rolled(*features, roll)),
         num_frames=None if features is None else torch.from_numpy(features[1]), prediction=prediction,
         label=torch.from_numpy(store.label_ids[rows].astype(np.int64)) if store.labels else None,
         speaker=torch.from_numpy(store.speaker_ids[rows].astype(np.int64)) if store.speakers else None,
         num_samples=torch.from_numpy(store.lengths[rows].astype(np.int64)))
+
+
+def _rolled(features: np.ndarray, counts: np.ndarray, share: float) -> np.ndarray:
+    """Features (B, C, F) moved by a share of each clip's frames; the last frame holds on behind them."""
+    if not share:
+        return features
+    moved = features.copy()
+    for row, count in enumerate(counts):
+        moved[row, :, :count] = np.roll(features[row, :, :count], round(share * int(count)), axis=1)
+        moved[row, :, count:] = moved[row, :, count - 1 : count]
+    return moved
