@@ -66,6 +66,7 @@ def synth(
     ] = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="With --like: bring the peak to 0.9 first.")] = False,
     no_check: Annotated[bool, typer.Option("--no-check", help="Speak mels whose values look wrong.")] = False,
+    no_guard: Annotated[bool, typer.Option("--no-guard", help="Vocoders: leave bursts as they were drawn.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Speak also what --out holds already.")] = False,
     matching: Annotated[
         int | None,
@@ -112,7 +113,7 @@ def synth(
     ... | wavegen synth VOCODER --mel - -o - --format raw | aplay -f S16_LE -r 16000
     """
     require_one(o=output, out=out)
-    told = vocode.Told(mel, like, manifest, mel_spec, layout, normalize, no_check, overwrite, matching)
+    told = vocode.Told(mel, like, manifest, mel_spec, layout, normalize, no_check, no_guard, overwrite, matching)
     place = vocode.Place(output, out, _format(format, output), plot)
     if output == STANDARD and json:
         raise ConfigError("-o - and --json both want stdout; leave one out")
@@ -141,7 +142,8 @@ def synth(
         from wavegen.synth import load_vocoder
         from wavegen.synth.vocode import Options
 
-        options = Options(mel_spec, layout, normalize, not no_check, speaker, seed, temperature, min_p, matching)
+        options = Options(mel_spec, layout, normalize, not no_check, not no_guard, speaker, seed, temperature, min_p,
+                          matching)
         delivery, asked = vocode.speak(load_vocoder(model, engine, precision, threads=threads), told, options, place)
     else:
         from wavegen.synth import Request, load_synthesizer, split_labels

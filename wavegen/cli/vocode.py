@@ -32,6 +32,7 @@ class Told:
     layout: str | None
     normalize: bool
     no_check: bool
+    no_guard: bool
     overwrite: bool
     matching: int | None
 

@@ -50,6 +50,7 @@ class Options:
         layout: of arrays, "CT" or "TC"; None tells by the shape.
         normalize: bring recordings to a peak of 0.9 first.
         check: refuse mels whose values look wrong.
+        guard: speak bursts again (`wavegen.synth.guards`).
         speaker, seed: of the draws.
         temperature, min_p, matching: None is what the model does best with.
     """
@@ -58,6 +59,7 @@ class Options:
     layout: str | None = None
     normalize: bool = False
     check: bool = True
+    guard: bool = True
     speaker: str | None = None
     seed: int = 0
     temperature: float | None = None
@@ -279,7 +281,8 @@ class _Batch:
         speakers = None if draws[0].speaker is None else [str(one.speaker) for one in draws]
         audio = self._vocoder(mels, seed=[one.seed for one in draws], temperature=[one.temperature for one in draws],
                               min_p=[one.min_p for one in draws], speaker=speakers, check=False,
-                              streams=[one.stream for one in draws], matching=draws[0].matching)
+                              streams=[one.stream for one in draws], guard=self._options.guard,
+                              matching=draws[0].matching)
         self._report += self._vocoder.report
         return [audio.waveform[row, : order.source.num_samples] for row, order in enumerate(window)]
 
@@ -322,7 +325,7 @@ def _speak(vocoder: Vocoder, frames: Source | FrameReader, draws: Draws, options
     left = frames.num_samples if isinstance(frames, Source) else None
     stream = vocoder.stream(spec=source, seed=draws.seed, temperature=draws.temperature, min_p=draws.min_p,
                             speaker=draws.speaker, check=options.check and not is_whole, streams=draws.stream,
-                            matching=draws.matching)
+                            guard=options.guard, matching=draws.matching)
     piece = max(1, round(seconds * vocoder.sample_rate / vocoder.hop_length))
     done = 0
     for waveform, begin in _spoken(stream, [frames.features] if isinstance(frames, Source) else frames, piece):
@@ -398,7 +401,7 @@ def _asked(vocoder: Vocoder, utterance: Utterance, options: Options, draws: Draw
         told = {"kind": "like", "normalize": options.normalize}
     digest = None if utterance.source == STANDARD else file_digest(utterance.source)
     return {**told, "input_sha256": digest, "weights_sha256": vocoder.folder.weights_sha256,
-            "precision": vocoder.engine.precision, **asdict(draws)}
+            "precision": vocoder.engine.precision, "guard": options.guard, **asdict(draws)}
 
 
 def _row(vocoder: Vocoder, utterance: Utterance, options: Options, draws: Draws, num_samples: int, path: str,
