@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import soundfile
 
 from helpers import write_tones
+from tiny import tiny_spec
 from wavegen.config import load_recipe
 from wavegen.data import prepare as preparation
 
@@ -141,3 +143,17 @@ def test_a_model_folder_is_exported_only_to_be_calibrated(wavegen, model, tmp_pa
     missing = wavegen("export", model, "--out", tmp_path / "out", "--calibrate", tmp_path / "none")
     assert missing.code == 3
     assert not (tmp_path / "out").exists()
+
+
+def test_which_checkpoint_is_exported_can_be_said(wavegen, model, tmp_path, monkeypatch):
+    calls = []
+
+    def export_run(run, out, name, **options):
+        calls.append((run, out, options["checkpoint"]))
+        return tiny_spec()
+
+    monkeypatch.setattr(importlib.import_module("wavegen.checkpoint"), "export_run", export_run)
+    assert wavegen("export", tmp_path, "--out", "m", "--checkpoint", "last").code == 0
+    assert calls == [(tmp_path, Path("m"), "last")]
+    outcome = wavegen("export", model, "--out", tmp_path / "m", "--checkpoint", "best")
+    assert outcome.code == 2 and "has no checkpoints; leave out --checkpoint" in outcome.error
