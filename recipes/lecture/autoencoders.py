@@ -210,7 +210,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
         for place, (kind, found) in enumerate(report["models"].items()):
             values = [found[one][figure_of] for one in SETS]
             axis.bar(np.arange(len(SETS)) + 0.17 * (place - 2), values, 0.16, label=kind, color=COLOURS[kind])
-        axis.set_xticks(range(len(SETS)), [name.replace("_", "\n") for name in SETS], fontsize=7)
+        axis.set_xticks(range(len(SETS)), [name.replace("_", "\n") for name in SETS], fontsize=6)
         axis.set_title(title, fontsize=10)
     axes[0].legend()
     path.parent.mkdir(parents=True, exist_ok=True)
