@@ -35,7 +35,7 @@ from wavegen.synth.synthesizer import AudioChunk, Report
 from wavegen.synth.utterances import Meter, Utterances, Voice, take
 
 Floats = NDArray[np.float32]
-SPAN_SAMPLES = 4096  # an engine call of a whole utterance: long enough to cost nothing, short enough to interrupt
+SPAN_SAMPLES = 2048  # of all rows, an engine call: long enough to cost nothing, short enough to interrupt
 MAX_MATCHING = 8
 COMPANY = 0.5  # rows that share a batch have at least this share of its longest row's frames
 
@@ -146,7 +146,7 @@ class VocoderStream:
         return other
 
     def _speak(self) -> Floats:
-        spoken = [part.waveforms[0] for part in take(self._utterance, self._vocoder._span_frames)]
+        spoken = [part.waveforms[0] for part in take(self._utterance, self._vocoder._span_frames(1))]
         waveform = np.concatenate(spoken) if spoken else np.zeros(0, np.float32)
         self._given += len(waveform)
         return waveform
@@ -341,11 +341,10 @@ class Vocoder:
 
     generate_batch = generate
 
-    @property
-    def _span_frames(self) -> int:
-        """Frames of an engine call, whole blocks."""
+    def _span_frames(self, rows: int) -> int:
+        """Frames of an engine call, whole blocks: fewer of many rows, whose guard goes back when one of them fails."""
         block = self._voice.block_frames
-        return max(1, SPAN_SAMPLES // (block * self.hop_length)) * block
+        return max(1, SPAN_SAMPLES // (rows * block * self.hop_length)) * block
 
     def _begin(self, mel: Any, lengths: Any, spec: MelSpec | str | None, layout: str, seed: Any, temperature: Any,
                min_p: Any, speaker: Speakers, check: bool, streams: Any,
@@ -362,8 +361,9 @@ class Vocoder:
 
     def _spoken(self, clips: Sequence[MelClip], convert: MelConverter, draws: Rows, bases: Sequence[Floats],
                 guard: bool, matching: int) -> Iterator[tuple[int, NDArray[np.int64], Floats]]:
-        hop, span = self.hop_length, self._span_frames
+        hop = self.hop_length
         for rows in group_rows([clip.num_frames for clip in clips], self.engine.batch_rows):
+            span = self._span_frames(len(rows))
             some = Rows(*(getattr(draws, name)[rows] for name in ("seeds", "streams", "temperature", "min_p")))
             utterances = Utterances(self._voice, some, [bases[row] for row in rows], self._meter,
                                     self._guard(some, guard), matching)
