@@ -124,10 +124,16 @@ def test_wyoming(bare_desk):
     async def write_event(event):
         events.append(event)
 
+    async def ignore(event):
+        pass
+
     async def ask():
         handler = names["Speaker"].__new__(names["Speaker"])
         handler.write_event = write_event
-        assert await handler.handle_event(names["Synthesize"](text="two sentences").event())
+        # Another request at the same time, in a thread of its own, changes nothing.
+        await asyncio.gather(
+            names["speak"]("", lambda text: iter(mels[::-1]), ignore),
+            handler.handle_event(names["Synthesize"](text="two sentences").event()))
 
     asyncio.run(ask())
     assert [event.type for event in events][:: len(events) - 1] == ["audio-start", "audio-stop"]

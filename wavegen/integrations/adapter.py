@@ -29,7 +29,7 @@ class AbstractAdapter(torch.nn.Module):
         vocoder: from `wavegen.load`.
         spec: the mel the acoustic model gives; a `MelSpec` or the name of a preset.
         statistics: mean and scale (standard deviation) of every band, where the mel given is (log-mel - mean) / scale.
-        options: of every call of the vocoder: seed, temperature, min_p, speaker, check.
+        options: of every call of the vocoder, such as seed, temperature or check.
 
     Raises:
         MelMismatch: the vocoder reads another mel; every field that differs is named.

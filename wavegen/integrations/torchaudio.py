@@ -47,7 +47,7 @@ def tacotron2_vocoder(vocoder: Vocoder, **options: Any) -> Any:
 
     Args:
         vocoder: from `wavegen.load`.
-        options: of every call of the vocoder: seed, temperature, min_p, speaker, check.
+        options: of every call of the vocoder, such as seed, temperature or check.
 
     Returns:
         A module. `(specgrams (B, n_mels, F), lengths (B,) or None)` gives waveforms (B, T) and their lengths in
