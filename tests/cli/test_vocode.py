@@ -291,6 +291,17 @@ def test_a_stream_that_is_none_makes_no_noise(model, desk, stdin, where, content
     assert names(desk) == ["mels", "tone.flac"]
 
 
+@pytest.mark.parametrize(("name", "option", "complaint"), [
+    ("stdin", ["--mel", "-", "-o", "a.wav"], "--mel - reads frames from stdin, which is"),
+    ("stdout", ["--mel", "mels/m0.npy", "-o", "-"], "-o - writes audio to stdout, which is")])
+def test_neither_a_terminal_nor_nothing_is_a_pipe(model, desk, monkeypatch, capsys, name, option, complaint):
+    for stream, state in ((SimpleNamespace(isatty=lambda: True), "a terminal"), (None, "closed")):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, name, stream)
+            assert app.run(["synth", str(model), *option]) == 2
+        assert f"{complaint} {state}: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["wav", "flac", "raw"])
 def test_formats_of_stdout(model, desk, kind, capsysbinary):
     assert app.run(["synth", str(model), "--mel", "mels/m2.npy", "-o", "-", "--format", kind]) == 0

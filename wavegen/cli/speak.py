@@ -117,8 +117,9 @@ def synth(
     place = vocode.Place(output, out, _format(format, output), plot)
     if output == STANDARD and json:
         raise ConfigError("-o - and --json both want stdout; leave one out")
-    if output == STANDARD and sys.stdout.isatty():
-        raise ConfigError("-o - writes audio to stdout, which is a terminal: send it to a file or a player")
+    if output == STANDARD and (sys.stdout is None or sys.stdout.isatty()):
+        state = "closed" if sys.stdout is None else "a terminal"
+        raise ConfigError(f"-o - writes audio to stdout, which is {state}: send it to a file or a player")
     from wavegen.checkpoint import find_model, read_spec
 
     spec = read_spec(find_model(model))

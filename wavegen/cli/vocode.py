@@ -67,8 +67,9 @@ def check(told: Told, spec: ModelFolder, place: Place) -> None:
         raise ConfigError(f"--{source} names several clips: give --out DIR instead of -o")
     if STANDARD in paths and (source == "like" or place.out is not None or len(paths) > 1):
         raise ConfigError("- reads frames from stdin, for one clip: --mel - -o OUT")
-    if STANDARD in paths and sys.stdin.isatty():
-        raise ConfigError("--mel - reads frames from stdin, which is a terminal: pipe them in")
+    if STANDARD in paths and (sys.stdin is None or sys.stdin.isatty()):
+        state = "closed" if sys.stdin is None else "a terminal"
+        raise ConfigError(f"--mel - reads frames from stdin, which is {state}: pipe them in")
     for name, useless in (("--overwrite", told.overwrite and place.out is None),
                           ("--normalize", told.normalize and source == "mel"),
                           ("--mel-spec", told.mel_spec and source == "like"),
