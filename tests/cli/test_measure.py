@@ -65,6 +65,8 @@ def test_eval_hands_everything_over(wavegen, monkeypatch):
         5,
         "--data",
         "d",
+        "--matching",
+        2,
         "--html",
         "h",
         "--temperature",
@@ -93,6 +95,7 @@ def test_eval_hands_everything_over(wavegen, monkeypatch):
                 "progress": None,
                 "clips": 5,
                 "data_dir": Path("d"),
+                "matching": 2,
             },
         )
     ]

@@ -94,7 +94,7 @@ def test_without_the_recordings_the_store_is_the_reference(vocoder, spoken):
     voice, rows = load_vocoder(vocoder), some_rows(spoken, "test", 2)
     copies, facts = copy_synthesis(voice, spoken, rows, temperature=0.5)
     assert facts["reference"] == "store" and set(facts["columns"]) == {"model", "griffin_lim"}
-    assert facts["temperature"] == 0.5
+    assert (facts["temperature"], facts["matching"]) == (0.5, voice.folder.sampling.matching)
     for row, recording, copied in zip(rows, copies.recordings, copies.copies["model"], strict=True):
         assert np.array_equal(recording, spoken.waveform(int(row))) and len(copied) == len(recording)
         mel = spoken.features(int(row)).T.astype(np.float32)

@@ -31,6 +31,10 @@ def evaluate(
     min_p: Annotated[
         float | None, typer.Option("--min-p", metavar="P", help="Of the clips; the model's own default if left out.")
     ] = None,
+    matching: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Of a vocoder: passes that match its audio to the mel; as above if left out."),
+    ] = None,
     engine: Engine = "auto",
     precision: Precision = "auto",
     html: Annotated[Path | None, typer.Option("--html", metavar="DIR", help="Write a page to listen to.")] = None,
@@ -56,6 +60,7 @@ def evaluate(
             progress=progress,
             clips=clips,
             data_dir=data,
+            matching=matching,
         )
     if json:
         print_json(report)

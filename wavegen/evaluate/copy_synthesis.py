@@ -67,7 +67,8 @@ def some_rows(store: Store, split: str, clips: int | None) -> np.ndarray:
 
 def evaluate_vocoder(vocoder: Vocoder, store: Store, split: str, rows: np.ndarray, data: str | Path | None = None,
                      temperature: float | None = None, min_p: float | None = None,
-                     progress: Progress | None = None) -> tuple[Report, Copies | None]:
+                     progress: Progress | None = None,
+                     matching: int | None = None) -> tuple[Report, Copies | None]:
     """Bits per sample and copy synthesis of some clips; of none, the bits of `COPIED_CLIPS` clips of the split alone.
 
     Returns:
@@ -82,13 +83,14 @@ def evaluate_vocoder(vocoder: Vocoder, store: Store, split: str, rows: np.ndarra
     report: Report = {"bits_per_sample": bits_with_and_without(vocoder, store, split, heard, read)}
     if not len(rows):
         return report, None
-    copies, report["copy_synthesis"] = copy_synthesis(vocoder, store, rows, data, temperature, min_p, progress)
+    copies, report["copy_synthesis"] = copy_synthesis(vocoder, store, rows, data, temperature, min_p, progress,
+                                                       matching)
     return report, copies
 
 
 def copy_synthesis(vocoder: Vocoder, store: Store, rows: np.ndarray, data: str | Path | None = None,
                    temperature: float | None = None, min_p: float | None = None,
-                   progress: Progress | None = None) -> tuple[Copies, Report]:
+                   progress: Progress | None = None, matching: int | None = None) -> tuple[Copies, Report]:
     """Speak clips of a store from their own mel, and measure how near the copies come.
 
     Args:
@@ -97,7 +99,7 @@ def copy_synthesis(vocoder: Vocoder, store: Store, rows: np.ndarray, data: str |
         rows: which clips.
         data: folder the store was prepared from: the recordings are then those files, levelled as the store's were.
             None: they are what the store's codes say, already once through the codec, and there is no round trip.
-        temperature, min_p: None is the model's own default.
+        temperature, min_p, matching: None is the model's own default.
         progress: told what is done, how many and of how many.
 
     Returns:
@@ -122,7 +124,7 @@ def copy_synthesis(vocoder: Vocoder, store: Store, rows: np.ndarray, data: str |
         mel = _mel(store, row)
         # The store's mel is the model's: what looks odd in it is so.
         spoken = vocoder(mel[None], seed=SEED, temperature=temperature, min_p=min_p, check=False,
-                         speaker=_speaker(vocoder, store, row))
+                         matching=matching, speaker=_speaker(vocoder, store, row))
         copies["model"].append(_as_long(spoken[0].waveform, len(coded)))
         report = vocoder.report if report is None else report + vocoder.report
         if vocoder.report.guarded is not None:
@@ -131,7 +133,7 @@ def copy_synthesis(vocoder: Vocoder, store: Store, rows: np.ndarray, data: str |
         if progress is not None:
             progress("speaking", done, len(rows))
     assert report is not None
-    firsts = (_first_audio(vocoder, store, int(row), temperature, min_p) for row in rows[:FIRST_CLIPS])
+    firsts = (_first_audio(vocoder, store, int(row), temperature, min_p, matching) for row in rows[:FIRST_CLIPS])
     first = [seconds for seconds in firsts if seconds is not None]
     figures: dict[str, list[dict[str, float | None]]] = {kind: [] for kind in copies}
     for done, wanted in enumerate(recordings):
@@ -143,7 +145,9 @@ def copy_synthesis(vocoder: Vocoder, store: Store, rows: np.ndarray, data: str |
     facts: Report = {
         "clips": len(rows), "seconds": report.seconds, "reference": "store" if data is None else "recordings",
         "temperature": usual.temperature if temperature is None else temperature,
-        "min_p": usual.min_p if min_p is None else min_p, "seed": SEED, "griffin_lim_iterations": ITERATIONS,
+        "min_p": usual.min_p if min_p is None else min_p,
+        "matching": usual.matching if matching is None else matching, "seed": SEED,
+        "griffin_lim_iterations": ITERATIONS,
         "columns": {kind: means(clips) for kind, clips in figures.items()},
         "per_clip": [{"id": name, **{kind: clips[place] for kind, clips in figures.items()}}
                      for place, name in enumerate(names)],
@@ -205,11 +209,11 @@ def _as_long(waveform: np.ndarray, size: int) -> np.ndarray:
 
 
 def _first_audio(vocoder: Vocoder, store: Store, row: int, temperature: float | None,
-                 min_p: float | None) -> float | None:
+                 min_p: float | None, matching: int | None) -> float | None:
     """Seconds of work from the first frame of a stream until 20 ms of audio are there."""
     mel = _mel(store, row)
     stream = vocoder.stream(seed=SEED, temperature=temperature, min_p=min_p, check=False,
-                            speaker=_speaker(vocoder, store, row))
+                            matching=matching, speaker=_speaker(vocoder, store, row))
     for frame in range(mel.shape[1]):
         stream.push(mel[:, frame : frame + 1])
         seconds: float | None = stream.report.first_audio_seconds

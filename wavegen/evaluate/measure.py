@@ -64,6 +64,7 @@ def evaluate(
     progress: Progress | None = None,
     clips: int | None = None,
     data_dir: str | Path | None = None,
+    matching: int | None = None,
 ) -> dict[str, Any]:
     """Measure a model.
 
@@ -83,6 +84,7 @@ def evaluate(
             `COPIED_CLIPS`, 0 speaks none.
         data_dir: of a vocoder, the folder the store was prepared from, which gives the recordings as they were before
             they were coded.
+        matching: of a vocoder, passes that bring its audio to the levels of the mel; None is the model's own default.
 
     Returns:
         plain values for JSON, the same keys for every family; what a family has not is None:
@@ -124,16 +126,18 @@ def evaluate(
         check_store(speaker.folder, data)
         report = _head(speaker.folder, speaker.engine, speaker.model, data, split, judges)
         rows = some_rows(data, split, 0 if seeds == 0 else clips)
-        measured, copies = evaluate_vocoder(speaker, data, split, rows, data_dir, temperature, min_p, progress)
+        measured, copies = evaluate_vocoder(speaker, data, split, rows, data_dir, temperature, min_p, progress,
+                                            matching)
         report |= _rounded(measured)
         if html is not None and copies is not None:
             from wavegen.evaluate.page import write_vocoder_page
 
             write_vocoder_page(Path(html), report, copies, speaker.sample_rate)
         return report
-    if clips is not None or data_dir is not None:
-        raise ConfigError(f'{"clips" if clips is not None else "data"} is for vocoders, which copy recordings; '
-                          f'"{speaker.spec.name}" speaks for itself: leave it out (seeds says how many clips)')
+    for name, value in (("clips", clips), ("data", data_dir), ("matching", matching)):
+        if value is not None:
+            raise ConfigError(f'{name} is for vocoders, which copy recordings; "{speaker.spec.name}" speaks for '
+                              "itself: leave it out (seeds says how many clips)")
     synthesizer, rows = speaker, data.rows(split)
     _check_fit(synthesizer, data, store, judges)
     usual = synthesizer.spec.sampling

@@ -75,8 +75,9 @@ def copy_lines(copied: dict[str, Any]) -> list[str]:
     against = "the recordings" if copied["reference"] == "recordings" else (
         "the store, itself through the codec once; --data DIR compares with the recordings and adds the round trip")
     lines = [f"{copied['clips']} clips, {copied['seconds']:.1f} s, against {against}; mean +- standard error",
-             f"spoken freely from their own mel at temperature {copied['temperature']:g}, min_p {copied['min_p']:g}; "
-             f"Griffin-Lim with {copied['griffin_lim_iterations']} iterations from the same mel"]
+             f"spoken freely from their own mel at temperature {copied['temperature']:g}, min_p {copied['min_p']:g}, "
+             f"matching {copied['matching']}; Griffin-Lim with {copied['griffin_lim_iterations']} "
+             "iterations from the same mel"]
     lines += [f"no {FIGURES[figure][0]}: {reason}" for figure, reason in copied["missing"].items()]
     guard = copied["guard"]
     if guard is not None:
