@@ -11,11 +11,12 @@ of engines go on to hold bit for bit: whole equals stream, row equals batch, and
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wavegen.audio.compiled import compiled
 from wavegen.audio.signal import SignalDecoder
 from wavegen.audio.watch import Floats, Verdict, Watch
 from wavegen.config import MelSpec
@@ -26,6 +27,7 @@ ATTEMPTS = 3  # more draws of a block that fails
 COOLER = 0.85  # temperature of each further attempt over that of the one before
 # A mel no recording could have makes every block a fault. Each attempt costs a credit; they come slowly.
 CREDITS, CREDITS_PER_FRAME = 12.0, 1 / 32
+MARGIN = 1.0  # dB below the limit, to which what stays too loud is turned down
 STREAM_BITS = 56  # further attempts draw from streams that differ above this bit
 # Mean power expected of the view "middle", dB of full scale: from the first on the temperature falls, to `COLDEST`
 # of itself at the second. The pauses of a recording in a living room lie above the first.
@@ -42,7 +44,7 @@ class GuardReport:
         frames: watched, over all rows.
         bursts, silences: blocks whose first draw broke the mel's word, by being louder or by being silent.
         attempts: further draws.
-        bursts_left, silences_left: blocks that stayed so.
+        bursts_left, silences_left: blocks that stayed so; bursts are then turned down.
         quiet_frames: spoken at a lower temperature.
     """
 
@@ -88,6 +90,7 @@ class Guarded(NamedTuple):
     waveform: NDArray[np.float32]  # (B, n)
     state: State
     decoder: SignalDecoder
+    burst: Floats  # (B, n frames), dB over the limit
     report: GuardReport
 
 
@@ -109,12 +112,13 @@ class Guard:
         size = len(rows.seeds)
         self.watch = Watch(spec, size, basis)
         self._credits = np.full(size, CREDITS)
+        self._gains = np.ones(size)  # of the latest frame
 
     def copy(self) -> Guard:
         """An independent guard with the same past."""
         other = object.__new__(Guard)
         other.__dict__.update(self.__dict__)
-        other.watch, other._credits = self.watch.copy(), self._credits.copy()
+        other.watch, other._credits, other._gains = self.watch.copy(), self._credits.copy(), self._gains.copy()
         return other
 
     def speak(self, engine: AbstractEngine, state: State, decoder: SignalDecoder, features: NDArray[np.float32],
@@ -142,7 +146,7 @@ class Guard:
             if failed < 0:
                 self._credits = _earn(self._credits, frames - start)
                 parts.append(stretch._replace(report=self._count(verdict, active - start, heat[start:])))
-                break
+                return self._turned_down(_joined(parts))
             if failed:
                 state, decoder, self.watch = kept
                 upto = start + failed
@@ -156,7 +160,14 @@ class Guard:
             parts.append(self._again(engine, kept, expected[:, start:stop], heat[start:stop], active - start,
                                      Verdict(*(of[:, failed : failed + stop - start] for of in verdict))))
             state, decoder, start = parts[-1].state, parts[-1].decoder, stop
-        return _joined(parts)
+        return self._turned_down(_joined(parts))
+
+    def _turned_down(self, spoken: Guarded) -> Guarded:
+        """What is still too loud, brought under the limit."""
+        if spoken.burst.max(initial=-1.0) > 0 or (self._gains < 1).any():
+            gains = np.where(spoken.burst > 0, 10 ** (-(spoken.burst + MARGIN) / 20), 1.0)
+            _turn_down(spoken.waveform, gains, self._gains, self.spec.hop_length)
+        return spoken
 
     def _first_fault(self, verdict: Verdict, active: NDArray[np.int64]) -> int:
         """The first frame of the first block that is to be spoken again; -1 if all is well."""
@@ -214,7 +225,8 @@ class Guard:
             begin = frame
         together = np.concatenate(codes, axis=1) if len(codes) > 1 else codes[0]
         waveform = decoder.decode(together)
-        return Guarded(together, waveform, state, decoder, GuardReport()), watch.judge(waveform, expected)
+        verdict = watch.judge(waveform, expected)
+        return Guarded(together, waveform, state, decoder, verdict.burst, GuardReport()), verdict
 
     def _temperatures(self, expected: Floats) -> Floats:
         """Of each frame and row: (n, B)."""
@@ -255,9 +267,24 @@ def _earn(credits: Floats, frames: int) -> Floats:
 def _joined(parts: list[Guarded]) -> Guarded:
     if len(parts) == 1:
         return parts[0]
-    return Guarded(np.concatenate([part.codes for part in parts], 1),
-                   np.concatenate([part.waveform for part in parts], 1), parts[-1].state, parts[-1].decoder,
-                   sum((part.report for part in parts), GuardReport()))
+    codes, waveform, burst = (np.concatenate([getattr(part, name) for part in parts], axis=1)
+                              for name in ("codes", "waveform", "burst"))
+    report = sum((part.report for part in parts), GuardReport())
+    return Guarded(codes, waveform, parts[-1].state, parts[-1].decoder, burst, report)
+
+
+@compiled
+def _turn_down(waveform: Any, gains: Any, before: Any, hop: Any) -> None:
+    """Multiply each frame by its gain: there in a sixteenth of the frame on the way down, in a half on the way up."""
+    for row in range(waveform.shape[0]):
+        for f in range(gains.shape[1]):
+            last, gain = before[row], gains[row, f]
+            if last < 1 or gain < 1:
+                ramp = max(1, hop // 16 if gain < last else hop // 2)
+                for i in range(hop):
+                    share = min(1.0, (i + 1) / ramp)
+                    waveform[row, f * hop + i] *= last + (gain - last) * share
+            before[row] = gain
 
 
 def silence_factor(expected: Floats) -> Floats:

@@ -228,9 +228,10 @@ class Utterances:
             # Without look-ahead a frame does not know the next one, however it arrives.
             stop = start + num_frames + min(1, voice.lookahead)
             features = np.stack([window.features(start, stop).T for window in self.windows])
-            codes, waveform, self._state, self._decoder, report = self.guard.speak(
-                voice.engine, self._state, self._decoder, features, num_frames, kept)
-            self.meter.guarded = report if self.meter.guarded is None else self.meter.guarded + report
+            spoken = self.guard.speak(voice.engine, self._state, self._decoder, features, num_frames, kept)
+            codes, waveform, self._state, self._decoder = spoken.codes, spoken.waveform, spoken.state, spoken.decoder
+            seen = self.meter.guarded
+            self.meter.guarded = spoken.report if seen is None else seen + spoken.report
         done = [match.push(waveform[row, : int(n) * voice.hop_length], window.features(start, start + int(n)))
                 for row, (match, window, n) in enumerate(zip(self._matches, self.windows, kept, strict=True))]
         self.position += num_frames
