@@ -94,7 +94,7 @@ def measure_precisions(options: argparse.Namespace) -> dict[str, Any]:
     report: dict[str, Any] = {}
     store = Store.open(options.store[0])
     rows, recorded = sentences(store, options.data, options.clips or 8)
-    for precision in PRECISIONS["numba"]:
+    for precision in PRECISIONS["numba"][1:]:  # without "auto"
         voc = load_vocoder(options.models[0], "numba", precision)
         report.setdefault("model", facts(voc))
         measured = voc.folder.calibration
@@ -107,7 +107,7 @@ def measure_precisions(options: argparse.Namespace) -> dict[str, Any]:
 def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
     store, report = Store.open(options.store[0]), {}
     mel = store.features(int(store.rows("test")[0]))[:125].T.astype(np.float32)[None]
-    for precision in PRECISIONS["numba"]:
+    for precision in PRECISIONS["numba"][1:]:  # without "auto"
         voc = load_vocoder(options.models[0], "numba", precision)
         report.setdefault("model", facts(voc))
         voc(mel[:, :, :20])
