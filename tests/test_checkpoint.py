@@ -336,6 +336,16 @@ def test_export_says_how_the_model_draws_by_default(run, tmp_path):
         export_run(run, tmp_path / "frozen", sampling={"temperature": 0.0})
 
 
+def test_half_precision_is_kept_and_told(run, tmp_path):
+    export_run(run, tmp_path / "whole")
+    export_run(run, tmp_path / "half", dtype="float16")
+    whole, half = load_model(tmp_path / "whole"), load_model(tmp_path / "half")
+    assert (whole.dtype, half.dtype) == ("float32", "float16")
+    for name, value in half.model.state_dict().items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, whole.model.state_dict()[name], rtol=1e-3, atol=1e-6)
+
+
 def test_export_steps_over_a_damaged_checkpoint(run, tmp_path, caplog):
     os.truncate(run / "checkpoints" / "step-10.ckpt", 1000)
     assert export_run(run, tmp_path / "model", name="other").training["steps"] == 9

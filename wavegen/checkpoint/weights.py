@@ -43,6 +43,7 @@ class LoadedModel:
     model: nn.Module
     path: Path
     ranges: dict[str, np.ndarray] = field(default_factory=dict)  # float32, parts of ActivationRanges; empty if none
+    dtype: Literal["float32", "float16"] = "float32"  # of the weights in the file
 
 
 def load_model(name_or_path: str | Path) -> LoadedModel:
@@ -72,7 +73,9 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
         raise ModelFileError(f"{path} is damaged: its sha256 is not the one in {CONFIG}; {FETCH_AGAIN}")
     weights, measured = split_ranges(_parse_weights(content, path))
     model.load_state_dict(weights)
-    return LoadedModel(spec, model.eval(), folder, {name: value.numpy() for name, value in measured.items()})
+    halved = all(value.dtype == torch.float16 for value in weights.values())
+    return LoadedModel(spec, model.eval(), folder, {name: value.float().numpy() for name, value in measured.items()},
+                       "float16" if halved else "float32")
 
 
 def save_model(
@@ -203,7 +206,6 @@ def compare_shapes(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tu
 
 
 def _parse_weights(content: bytes, path: Path) -> dict[str, torch.Tensor]:
-    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -211,7 +213,6 @@ def _parse_weights(content: bytes, path: Path) -> dict[str, torch.Tensor]:
         weights = load(content)
     except (SafetensorError, ValueError, KeyError) as error:
         raise ModelFileError(f"{path} is damaged: {error}; {FETCH_AGAIN}") from error
-    weights = {name: value.to(torch.float32) for name, value in weights.items()}
     _check_finite(weights, str(path))
     return weights
 

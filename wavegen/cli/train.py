@@ -94,6 +94,7 @@ def export(
     matching: Annotated[
         int | None, typer.Option(metavar="N", help="The same for the passes that match a vocoder's audio to its mel.")
     ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store weights in float16: half the size.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Turn the averaged weights of a run into a model folder, or calibrate one."""
@@ -105,10 +106,12 @@ def export(
         raise ConfigError(f"{run} is a model folder, which has no checkpoints; leave out --checkpoint")
     given = {"temperature": temperature, "min_p": min_p, "matching": matching}
     sampling = {key: value for key, value in given.items() if value is not None}
-    if sampling and is_model(run):
-        raise ConfigError(f"{run} is a model folder; how a model draws is set where its run is exported")
+    if (sampling or half) and is_model(run):
+        raise ConfigError(f"{run} is a model folder; how a model draws and how its weights are stored is set where its "
+                          "run is exported")
     if not is_model(run):
-        spec = export_run(run, out, name, checkpoint=checkpoint, sampling=sampling)  # type: ignore[arg-type]
+        spec = export_run(run, out, name, dtype="float16" if half else "float32",
+                          checkpoint=checkpoint, sampling=sampling)  # type: ignore[arg-type]
         note(f'model "{spec.name}" after {spec.training["steps"]} steps: {out}')
     elif calibrate is None:
         raise ConfigError(f"{run} is a model folder, which needs no export; --calibrate STORE writes one calibrated")

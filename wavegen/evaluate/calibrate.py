@@ -82,7 +82,7 @@ def calibrate(model: str | Path, store: str | Path, out: str | Path, name: str |
         **(kept if limit is None else {"limit": limit}))
     written = spec.model_copy(update={"calibration": calibration, "name": name or spec.name})
     card = (loaded.path / CARD).read_text(encoding="utf-8") if (loaded.path / CARD).is_file() else None
-    save_model(out, loaded.model, written, None if card == model_card(spec) else card, ranges=asdict(ranges))
+    save_model(out, loaded.model, written, None if card == model_card(spec) else card, loaded.dtype, asdict(ranges))
     return written
 
 
