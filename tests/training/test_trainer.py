@@ -161,6 +161,7 @@ def test_resuming_with_another_model_is_refused(tiny_store, uninterrupted):
         fit(wider, tiny_store, uninterrupted, resume="auto")
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two processes need two CPUs")
 def test_loader_processes_change_nothing(tiny_store, uninterrupted, tmp_path):
     fit(tiny_recipe(loader_workers=2), tiny_store, tmp_path / "run")
     assert_bit_equal(tmp_path / "run", uninterrupted)
