@@ -91,6 +91,16 @@ def test_a_copy_has_the_same_future_and_its_own():
     assert np.array_equal(np.concatenate([first, *rest]), matched(waveform, features, spec, 2))
 
 
+def test_what_was_cut_off_before_the_start_and_behind_the_end_is_not_made_up_for():
+    spec, loud = SPECS["centred"], clip(40)
+    loud[: 64 * 12] *= 30
+    loud[64 * 28 :] *= 30
+    part, features = loud[64 * 12 : 64 * 28], mel_of(loud, spec)[12:28]
+    found = matched(part, features, spec, 2)
+    assert np.abs(found[:64]).max() < 2 * np.abs(part[:64]).max()
+    assert np.abs(found[-64:]).max() < 2 * np.abs(part[-64:]).max()
+
+
 def test_silence_and_extremes_stay_finite_and_in_range():
     spec = SPECS["centred"]
     quiet, loud = np.full((30, 20), np.log(1e-5), np.float32), np.full((30, 20), 8.0, np.float32)

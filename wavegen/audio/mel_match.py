@@ -135,12 +135,14 @@ class _Pass:
         place = starts[:, None] + np.arange(spec.n_fft)
         count = self._first + len(self._samples)
         outside = (place < 0) | (place >= count)
+        # A frame that reaches over an end may have a mel of what was cut off there: it is made no louder.
+        most = np.where(outside.any(axis=1), 1.0, MOST)
         place = np.where(place < 0, -place, np.where(place >= count, 2 * (count - 1) - place, place)) - self._first
         # What a mirror cannot reach, at the end of a very short utterance, is silence.
         outside = outside if spec.pad_mode == "zero" else (place < 0) | (place >= len(self._samples))
         segments = np.where(outside, 0.0, self._samples[np.clip(place, 0, len(self._samples) - 1)]) * bands.window
         spectrum = np.fft.rfft(segments)
-        _match(spectrum, self._wanted[:n], bands.basis, bands.spans, bands.nearest, spec.power)
+        _match(spectrum, self._wanted[:n], most, bands.basis, bands.spans, bands.nearest, spec.power)
         segments = np.fft.irfft(spectrum, spec.n_fft) * bands.window
         size = max(len(self._sum), int(starts[-1]) + spec.n_fft - self._done)
         total, weight = (np.concatenate([old, np.zeros(size - len(old))]) for old in (self._sum, self._weight))
@@ -179,8 +181,8 @@ def _clipped(samples: Doubles) -> Floats:
 
 
 @compiled
-def _match(spectrum: Any, wanted: Any, basis: Any, spans: Any, nearest: Any, power: Any) -> None:
-    """Scale each frame of a spectrum (n, bins) so that its bands come nearer to those wanted (n, n_mels)."""
+def _match(spectrum: Any, wanted: Any, most: Any, basis: Any, spans: Any, nearest: Any, power: Any) -> None:
+    """Scale each frame of a spectrum (n, bins), by at most `most` (n,), towards the bands wanted (n, n_mels)."""
     ratio, gain = np.zeros(wanted.shape[1]), np.zeros(spectrum.shape[1])
     magnitude, weight = np.zeros(spectrum.shape[1]), np.zeros(spectrum.shape[1])
     for f in range(spectrum.shape[0]):
@@ -193,7 +195,7 @@ def _match(spectrum: Any, wanted: Any, basis: Any, spans: Any, nearest: Any, pow
             for k in range(spans[band, 0], spans[band, 1]):
                 found += basis[band, k] * magnitude[k]
             ratio[band] = (wanted[f, band] / max(found, FAINT)) ** (RELAXATION / power)
-            ratio[band] = min(max(ratio[band], LEAST), MOST)
+            ratio[band] = min(max(ratio[band], LEAST), most[f])
             for k in range(spans[band, 0], spans[band, 1]):
                 gain[k] += basis[band, k] * ratio[band]
                 weight[k] += basis[band, k]
