@@ -121,3 +121,14 @@ def run(command: list[str], folder: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": ""}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+def test_the_table_of_the_vocoder_is_what_was_measured():
+    results = REPOSITORY / "recipes/kathleen/results"
+    matched, drawn = (json.loads((results / f"{name}.json").read_text())["copy_synthesis"]["columns"]
+                      for name in ("kathleen", "kathleen_as_drawn"))
+    for found in (matched["model"], drawn["model"], matched["griffin_lim"], matched["round_trip"]):
+        means = {name: figure["mean"] for name, figure in found.items()}
+        line = (f"| {means['stoi']:.3f} | {means['pesq']:.2f} | {means['mcd']:.2f} | {means['f0_cents']:.0f} | "
+                f"{means['voicing_error']:.1%} | {means['log_mel']:.2f} |")
+        assert line in README and line in (REPOSITORY / "recipes/kathleen/README.md").read_text()
