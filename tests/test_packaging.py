@@ -39,7 +39,7 @@ def test_the_wheel_holds_nothing_else(wheel):
 
 
 def test_the_wheel_is_small_enough_for_the_index(wheel):
-    assert wheel.stat().st_size < 10e6
+    assert wheel.stat().st_size < 12e6  # four bundled models of two to four megabytes
 
 
 def test_the_unpacked_wheel_is_imported_from_an_empty_folder(wheel, tmp_path):
