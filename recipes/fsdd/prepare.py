@@ -13,17 +13,16 @@ The recipe names five speakers; recordings of others (yweweler) are counted and 
 
 from __future__ import annotations
 
-import argparse
 import sys
 import zipfile
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from wavegen.config import Recipe, load_recipe
+from wavegen.cli.corpus import corpus_parser, prepare_corpus
+from wavegen.config import Recipe
 from wavegen.data.fetch import digest_of_files
 from wavegen.data.fetch import fetch as fetch_archive
-from wavegen.data.prepare import prepare
-from wavegen.errors import BadInputError, WavegenError
+from wavegen.errors import BadInputError
 
 HERE = Path(__file__).resolve().parent
 URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.zip"
@@ -34,26 +33,20 @@ MAX_FILE_BYTES = 1_000_000
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Fetch, check and prepare the spoken digits.")
-    parser.add_argument("--data", type=Path, help="folder of unpacked wavs; downloads the archive if left out")
-    parser.add_argument("--out", type=Path, required=True, help="store to write, or to continue")
-    parser.add_argument("--recipe", type=Path, default=HERE / "wavenet.yaml", help="any of this folder's YAMLs")
+    parser = corpus_parser("Fetch, check and prepare the spoken digits.", HERE / "wavenet.yaml",
+                           "folder of unpacked wavs; downloads the archive if left out")
     parser.add_argument("--cache", type=Path, default=Path("data/fsdd"), help="where the download is unpacked")
     parser.add_argument("--url", default=URL, help="archive to download; it must hold the same recordings")
-    parser.add_argument("--strict", action="store_true", help="a bad recording is an error")
-    parser.add_argument("--workers", type=int)
     options = parser.parse_args()
-    try:
-        recipe = load_recipe(options.recipe)
-        data = options.data if options.data is not None else fetch(options.cache, options.url)
-        folder = recordings_of(data)
-        for line in describe(folder, recipe):
-            print(line, file=sys.stderr)
-        prepare(recipe, folder, options.out, strict=options.strict, workers=options.workers)
-    except WavegenError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return prepare_corpus(options, lambda: fetch(options.cache, options.url), look)
+
+
+def look(data: Path, recipe: Recipe) -> Path:
+    """Say what recordings there are; gives their folder."""
+    folder = recordings_of(data)
+    for line in describe(folder, recipe):
+        print(line, file=sys.stderr)
+    return folder
 
 
 def recordings_of(data: Path) -> Path:

@@ -14,16 +14,14 @@ written as FLAC without loss, beside metadata.csv with the texts.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path, PurePosixPath
 
 import soundfile
 
-from wavegen.config import load_recipe
+from wavegen.cli.corpus import corpus_parser, prepare_corpus
 from wavegen.data.fetch import digest_of_files, fetch, unpack
-from wavegen.data.prepare import prepare
-from wavegen.errors import BadInputError, WavegenError
+from wavegen.errors import BadInputError
 
 HERE = Path(__file__).resolve().parent
 COMMIT = "c51cb971036a127359b43c621f26ca5081eab13e"
@@ -35,25 +33,13 @@ MAX_ARCHIVE_BYTES = 2_000_000_000
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Fetch, check and prepare the voice Kathleen.")
-    parser.add_argument("--data", type=Path, help="folder of recordings; downloads the data set if left out")
-    parser.add_argument("--out", type=Path, required=True, help="store to write, or to continue")
-    parser.add_argument("--recipe", type=Path, default=HERE / "wavenet.yaml", help="any of this folder's YAMLs")
+    parser = corpus_parser("Fetch, check and prepare the voice Kathleen.", HERE / "wavenet.yaml",
+                           "folder of recordings; downloads the data set if left out")
     parser.add_argument("--cache", type=Path, default=Path("data/kathleen"), help="where the download is unpacked")
     parser.add_argument("--url", default=URL, help="archive to download; it must hold the same recordings")
-    parser.add_argument("--strict", action="store_true", help="a bad recording is an error")
-    parser.add_argument("--workers", type=int)
     options = parser.parse_args()
-    try:
-        recipe = load_recipe(options.recipe)
-        data = options.data
-        if data is None:
-            data = fetch(options.url, options.cache, MAX_ARCHIVE_BYTES, unpack_chosen, is_complete)
-        prepare(recipe, data, options.out, strict=options.strict, workers=options.workers)
-    except WavegenError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return prepare_corpus(
+        options, lambda: fetch(options.url, options.cache, MAX_ARCHIVE_BYTES, unpack_chosen, is_complete))
 
 
 def unpack_chosen(archive: Path, folder: Path) -> None:

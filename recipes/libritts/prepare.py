@@ -16,10 +16,8 @@ import functools
 import sys
 from pathlib import Path, PurePosixPath
 
-from wavegen.config import load_recipe
+from wavegen.cli.corpus import corpus_parser, prepare_corpus
 from wavegen.data.fetch import fetch_checked
-from wavegen.data.prepare import prepare
-from wavegen.errors import WavegenError
 
 HERE = Path(__file__).resolve().parent
 SUBSETS = ("train-clean-100", "train-clean-360", "train-other-500", "dev-clean", "dev-other",
@@ -50,30 +48,23 @@ MAX_ARCHIVE_BYTES = 60_000_000_000
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Fetch, check and prepare LibriTTS or LibriTTS-R.")
-    parser.add_argument("--data", type=Path, help="folder of the unpacked subsets; downloads them if left out")
-    parser.add_argument("--out", type=Path, required=True, help="store to write, or to continue")
+    parser = corpus_parser("Fetch, check and prepare LibriTTS or LibriTTS-R.", HERE / "wavenet.yaml",
+                           "folder of the unpacked subsets; downloads them if left out")
     parser.add_argument("--subsets", nargs="+", choices=SUBSETS, default=["train-clean-100", "dev-clean", "test-clean"],
                         metavar="SUBSET", help=f"which to download, of {', '.join(SUBSETS)}")
     parser.add_argument("--restored", action="store_true", help="LibriTTS-R in place of LibriTTS")
-    parser.add_argument("--recipe", type=Path, default=HERE / "wavenet.yaml", help="any of this folder's YAMLs")
     parser.add_argument("--cache", type=Path, help="where it is unpacked; data/libritts, or data/libritts-r")
     parser.add_argument("--url", help="archives to download, with {subset} in place of the name; they must be the same")
-    parser.add_argument("--strict", action="store_true", help="a bad recording is an error")
-    parser.add_argument("--workers", type=int)
     options = parser.parse_args()
-    try:
-        recipe = load_recipe(options.recipe)
-        data = options.data
-        if data is None:
-            data = options.cache or Path("data/libritts-r" if options.restored else "data/libritts")
-            for subset in options.subsets:
-                fetch(data, subset, options.restored, options.url)
-        prepare(recipe, data, options.out, strict=options.strict, workers=options.workers)
-    except WavegenError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return prepare_corpus(options, lambda: download(options))
+
+
+def download(options: argparse.Namespace) -> Path:
+    """The folder of the subsets asked for."""
+    folder: Path = options.cache or Path("data/libritts-r" if options.restored else "data/libritts")
+    for subset in options.subsets:
+        fetch(folder, subset, options.restored, options.url)
+    return folder
 
 
 def fetch(cache: Path, subset: str, restored: bool = False, url: str | None = None) -> Path:

@@ -9,15 +9,12 @@ The files are fetched one by one from two repositories at fixed commits, which h
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from urllib.parse import quote
 
-from wavegen.config import load_recipe
+from wavegen.cli.corpus import corpus_parser, prepare_corpus
 from wavegen.data.fetch import fetch_files, read_digests
-from wavegen.data.prepare import prepare
-from wavegen.errors import WavegenError
 
 HERE = Path(__file__).resolve().parent
 HOST = "https://raw.githubusercontent.com"
@@ -32,25 +29,13 @@ SOURCES = {  # folder of the data set: repository, commit, folder there
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Fetch, check and prepare the single notes.")
-    parser.add_argument("--data", type=Path, help="folder of the recordings; they are downloaded if left out")
-    parser.add_argument("--out", type=Path, required=True, help="store to write, or to continue")
-    parser.add_argument("--recipe", type=Path, default=HERE / "vae.yaml", help="any of this folder's YAMLs")
+    parser = corpus_parser("Fetch, check and prepare the single notes.", HERE / "vae.yaml",
+                           "folder of the recordings; they are downloaded if left out")
     parser.add_argument("--cache", type=Path, default=Path("data/notes"), help="where the download is kept")
     parser.add_argument("--host", default=HOST, help="a mirror: repositories, commits and files in folders below it")
-    parser.add_argument("--workers", type=int)
     options = parser.parse_args()
-    try:
-        recipe = load_recipe(options.recipe)
-        data = options.data
-        if data is None:
-            files = read_digests(HERE / "SHA256SUMS")
-            data = fetch_files(files, lambda path: url_of(path, options.host), options.cache)
-        prepare(recipe, data, options.out, workers=options.workers)
-    except WavegenError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return prepare_corpus(options, lambda: fetch_files(
+        read_digests(HERE / "SHA256SUMS"), lambda path: url_of(path, options.host), options.cache))
 
 
 def url_of(path: str, host: str = HOST) -> str:

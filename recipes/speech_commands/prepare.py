@@ -17,10 +17,9 @@ import sys
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from wavegen.config import load_recipe
+from wavegen.cli.corpus import corpus_parser, prepare_corpus
+from wavegen.config import Recipe
 from wavegen.data.fetch import fetch_checked
-from wavegen.data.prepare import prepare
-from wavegen.errors import WavegenError
 
 HERE = Path(__file__).resolve().parent
 URL = "http://download.tensorflow.org/data/speech_commands_v{version}.tar.gz"
@@ -33,27 +32,25 @@ MAX_ARCHIVE_BYTES = 4_000_000_000
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Fetch, check and prepare the digits of Speech Commands.")
-    parser.add_argument("--data", type=Path, help="folder of unpacked wavs; downloads the archive if left out")
-    parser.add_argument("--out", type=Path, required=True, help="store to write, or to continue")
-    parser.add_argument("--recipe", type=Path, default=HERE / "wavenet.yaml", help="any of this folder's YAMLs")
+    parser = corpus_parser("Fetch, check and prepare the digits of Speech Commands.", HERE / "wavenet.yaml",
+                           "folder of unpacked wavs; downloads the archive if left out")
     parser.add_argument("--cache", type=Path, default=Path("data/speech_commands"), help="where it is unpacked")
     parser.add_argument("--version", choices=sorted(SHA256), default="0.02", help="of the corpus")
     parser.add_argument("--url", help="archive to download; it must be the same one")
-    parser.add_argument("--workers", type=int)
     options = parser.parse_args()
-    try:
-        recipe = load_recipe(options.recipe)
-        data = options.data
-        if data is None:
-            url = options.url or URL.format(version=options.version)
-            data = fetch_checked(url, SHA256[options.version], options.cache, MAX_ARCHIVE_BYTES, place)
-        print(describe(data), file=sys.stderr)
-        prepare(recipe, data, options.out, workers=options.workers)
-    except WavegenError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return prepare_corpus(options, lambda: download(options), look)
+
+
+def download(options: argparse.Namespace) -> Path:
+    """The folder of the version asked for."""
+    url = options.url or URL.format(version=options.version)
+    return fetch_checked(url, SHA256[options.version], options.cache, MAX_ARCHIVE_BYTES, place)
+
+
+def look(data: Path, recipe: Recipe) -> Path:
+    """Say what recordings there are; gives their folder."""
+    print(describe(data), file=sys.stderr)
+    return data
 
 
 def describe(data: Path) -> str:

@@ -9,14 +9,11 @@ is checked by its sha256. The recordings of the first microphone and the texts a
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path, PurePosixPath
 
-from wavegen.config import load_recipe
+from wavegen.cli.corpus import corpus_parser, prepare_corpus
 from wavegen.data.fetch import fetch_checked
-from wavegen.data.prepare import prepare
-from wavegen.errors import WavegenError
 
 HERE = Path(__file__).resolve().parent
 URL = "https://datashare.is.ed.ac.uk/bitstream/handle/10283/3443/VCTK-Corpus-0.92.zip"
@@ -25,25 +22,12 @@ MAX_ARCHIVE_BYTES = 15_000_000_000
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Fetch, check and prepare VCTK.")
-    parser.add_argument("--data", type=Path, help="folder of the unpacked corpus; downloads it if left out")
-    parser.add_argument("--out", type=Path, required=True, help="store to write, or to continue")
-    parser.add_argument("--recipe", type=Path, default=HERE / "wavenet.yaml", help="any of this folder's YAMLs")
+    parser = corpus_parser("Fetch, check and prepare VCTK.", HERE / "wavenet.yaml",
+                           "folder of the unpacked corpus; downloads it if left out")
     parser.add_argument("--cache", type=Path, default=Path("data/vctk"), help="where the download is unpacked")
     parser.add_argument("--url", default=URL, help="archive to download; it must be the same one")
-    parser.add_argument("--strict", action="store_true", help="a bad recording is an error")
-    parser.add_argument("--workers", type=int)
     options = parser.parse_args()
-    try:
-        recipe = load_recipe(options.recipe)
-        data = options.data
-        if data is None:
-            data = fetch_checked(options.url, SHA256, options.cache, MAX_ARCHIVE_BYTES, place)
-        prepare(recipe, data, options.out, strict=options.strict, workers=options.workers)
-    except WavegenError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return prepare_corpus(options, lambda: fetch_checked(options.url, SHA256, options.cache, MAX_ARCHIVE_BYTES, place))
 
 
 def place(path: PurePosixPath) -> str | None:
