@@ -84,17 +84,16 @@ def _batch_bits(model: nn.Module, store: Store, rows: np.ndarray, roll: float) -
         codes[place, 1 : lengths[place] + 1] = store.codes(row)
     everything = torch.from_numpy(codes).to(device)
     previous, target = everything[:, :-1].contiguous(), everything[:, 1:]
-    signal = None
-    if store.audio.signal_path == "lpc":
+    signal, reader = None, Windows(store)
+    if reader.has_excitation:
         told = np.full((*target.shape, 3), silence, np.int64)
         coded = np.zeros(target.shape, np.float32)
-        reader = Windows(store)
         for place, row in enumerate(rows):
             window = reader.read(int(row), 0, int(lengths[place]))
             told[place, : lengths[place]], coded[place, : lengths[place]] = window.inputs, window.signal
         previous, signal = torch.from_numpy(told).to(device), torch.from_numpy(coded).to(device)
     with torch.inference_mode():
-        inputs = conditioning_inputs(store, rows, roll).to(device)
+        inputs = conditioning_inputs(store, rows, roll, reader).to(device)
         logits = model(previous, inputs) if signal is None else model(previous, inputs, signal)
         losses = nn.functional.cross_entropy(logits.float().transpose(1, 2), target, reduction="none")
         inside = torch.arange(target.shape[1], device=device) < torch.from_numpy(lengths).to(device)[:, None]
@@ -103,19 +102,21 @@ def _batch_bits(model: nn.Module, store: Store, rows: np.ndarray, roll: float) -
     return result
 
 
-def conditioning_inputs(store: Store, rows: np.ndarray, roll: float = 0.0) -> ConditioningInputs:
+def conditioning_inputs(store: Store, rows: np.ndarray, roll: float = 0.0,
+                        reader: Windows | None = None) -> ConditioningInputs:
     """What a model may be told about rows of a store; None where the store has no such thing.
 
     Args:
         roll: share of a clip by which its features are moved, what leaves at the end coming in at the start: a mel of
             the same voice that is wrong. The prediction of the signal path lpc, without which the codes have no
             meaning, stays the true one.
+        reader: of the store, if one is at hand that has read these rows.
     """
     features, prediction = features_of(store, rows), None
     if store.audio.signal_path == "lpc":
         assert features is not None
         # Each row by itself: padding would reach into the last frame's coefficients.
-        reader, longest = Windows(store), features[0].shape[2]
+        reader, longest = reader or Windows(store), features[0].shape[2]
         clips = [reader.coefficients(int(row)) for row in rows]
         prediction = torch.from_numpy(np.stack(
             [np.concatenate([clip, clip[-1:].repeat(longest - len(clip), 0)]) for clip in clips]))
