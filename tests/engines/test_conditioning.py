@@ -106,3 +106,18 @@ def test_one_row_of_conditioning_serves_all(engine):
     shared = engine.step(engine.start(3, Counting()), 40)
     for row in range(3):
         assert np.array_equal(engine.step(engine.start(1, Counting(), streams=[row]), 40)[0], shared[row])
+
+
+def test_frames_of_a_model_are_computed_on_one_thread(monkeypatch):
+    model, seen = make_wavenet(label=True), []
+    table = model.conditioning_table
+    monkeypatch.setattr(model, "conditioning_table", lambda *a: seen.append(torch.get_num_threads()) or table(*a))
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        inputs = ConditioningInputs(label=torch.tensor([1]), num_samples=torch.tensor([9]))
+        ModelConditioning(model, inputs).frames(0, 2)
+        assert seen == [1]
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

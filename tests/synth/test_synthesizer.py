@@ -181,3 +181,13 @@ def test_a_model_of_the_path_lpc_speaks_through_its_prediction(tmp_path, monkeyp
     assert np.array_equal(decoder.decode(speaker.engine.step(state, whole.num_samples))[0], whole.waveform)
     batch = speaker.generate(seconds=0.1, count=3)
     assert np.array_equal(batch[0].waveform, whole.waveform) and not np.array_equal(batch[1].waveform, whole.waveform)
+
+
+def test_what_is_compiled_first_is_no_part_of_the_speed(voice, monkeypatch):
+    from wavegen.synth import synthesizer
+
+    told, clock = [], iter(range(1000))
+    monkeypatch.setattr(voice.engine, "prepare", lambda rows: told.append((rows, next(clock))))
+    monkeypatch.setattr(synthesizer.time, "perf_counter", lambda: float(next(clock)))
+    voice.generate(label="1", speaker="anna", seconds=0.1)
+    assert told == [(1, 0)]  # before the clock is read for the first time

@@ -207,6 +207,9 @@ class AbstractEngine(ABC):
         """Threads of its own that a batch of this size is spoken with."""
         return 1
 
+    def prepare(self, batch_size: int) -> None:  # noqa: B027  (an engine may have nothing to prepare)
+        """Compile, or load, what a batch of so many rows needs, where `start` would otherwise do it."""
+
     @abstractmethod
     def start(self, batch_size: int = 1, conditioning: Conditioning | None = None,
               seeds: int | Sequence[int] = 0, streams: Sequence[int] | None = None,

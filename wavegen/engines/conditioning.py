@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -27,17 +28,31 @@ class ModelConditioning(Conditioning):
         self.batch_size = self.inputs.batch_size
 
     def frames(self, start: int, stop: int) -> Frames:
-        with torch.inference_mode():
+        with torch.inference_mode(), _one_thread():
             device = next(self.model.parameters()).device
             table = self.model.conditioning_table(self.inputs.to(device), start, stop - start)
             table = table.expand(self.batch_size, *table.shape[1:])
             return np.ascontiguousarray(table.to("cpu", torch.float32).numpy())
 
-
     def prediction(self, start: int, stop: int) -> Frames | None:
         with torch.inference_mode():
             table = getattr(self.model, "prediction_table", lambda *_: None)(self.inputs, start, stop - start)
             return None if table is None else np.ascontiguousarray(table.to("cpu", torch.float32).numpy())
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch work alone: each operation on a block of frames takes microseconds.
+
+    A team of threads waits for its slowest at every operation. Where another process has one of the cores, that is a
+    turn of the scheduler, milliseconds each time: more than the clip itself takes.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class TableConditioning(Conditioning):

