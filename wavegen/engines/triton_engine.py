@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -18,6 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+from triton.errors import TritonError
+from triton.runtime import driver
 from triton.runtime.errors import OutOfResources
 
 from wavegen.audio.mulaw import silence_code, thresholds
@@ -48,6 +53,10 @@ LEAST_CAPABILITY = (8, 0)
 LAUNCH_SAMPLES = 4096  # of one launch: long enough to cost nothing, short enough to interrupt
 TABLE_BYTES = 1 << 28  # of conditioning frames on the device at a time
 MAX_CODES, MAX_RESIDUAL = 1024, 256  # a tile must hold all of them
+PATIENCE = 2.0  # seconds of a first launch, after which it is told what is going on
+# Triton compiles, and writes its cache, in state of the process: one thread at a time. A launch itself takes
+# microseconds; the kernels of several threads run on the device in turn.
+_LAUNCHING = threading.Lock()
 
 
 def pack_network(network: Network, dtype: torch.dtype, device: torch.device | str) -> Packed:
@@ -91,7 +100,7 @@ class TritonState(State):
         self.memory = make_memory(packed, self.batch_size)
         self.silence = silence
         self.sources: list[Source] = []
-        self.table = torch.zeros(0)
+        self.table: Tensor | None = None
         self.prediction: Tensor | None = None
         self.table_end = 0  # the tick up to which the table holds
         self.lost = False  # after a generation that was broken off
@@ -99,7 +108,8 @@ class TritonState(State):
     def copy(self, conditioning: Conditioning | None = None) -> TritonState:
         other = object.__new__(TritonState)
         other.__dict__.update(self.__dict__)
-        other.memory = self.memory.copy()
+        with on_device(self.packed.device):
+            other.memory = self.memory.copy()
         other.sources = [source.copy(conditioning) for source in self.sources]
         return other  # a table is never written, so both may read it
 
@@ -114,7 +124,7 @@ class TritonState(State):
         self.rows = Rows(*(_put(getattr(self.rows, name), index, getattr(rows, name))
                            for name in ("seeds", "streams", "temperature", "min_p")))
         self.memory.begin(self.packed, index.tolist(), self.position, self.silence, rows.seeds, rows.streams,
-                          rows.temperature, rows.min_p)
+                          rows.temperature, rows.min_p, fresh=len(index) == self.batch_size and not self.position)
         self.table_end = 0
 
     def emptied(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Source]:
@@ -145,7 +155,10 @@ class TritonEngine(AbstractEngine):
                  device: str | None = None, plan: Plan | None = None) -> None:
         self.network, self.precision, self.plan = network, precision, plan
         self.device = find_device(device)
-        self.packed = pack_network(network, DTYPES[precision], self.device)
+        self._modest: dict[Plan, Plan] = {}  # what took the place of plans the device has no room for
+        self._launched: set[Any] = set()
+        with on_device(self.device):
+            self.packed = pack_network(network, DTYPES[precision], self.device)
         sizes = self.packed.sizes
         for name in ("taps", "gate", "residual", "skip", "output", "end"):
             if not bool(torch.isfinite(getattr(self.packed, name)).all()):
@@ -166,11 +179,15 @@ class TritonEngine(AbstractEngine):
 
     def plan_for(self, batch_size: int) -> Plan:
         """How a batch of this size is launched."""
-        if self.plan is not None:
-            return self.plan
+        plan = self.plan or self._plan_for(batch_size)
+        while plan in self._modest:
+            plan = self._modest[plan]
+        return plan
+
+    def _plan_for(self, batch_size: int) -> Plan:
         sizes, limits = self.packed.sizes, self._limits
         plan = choose_plan(sizes, batch_size, self.packed.gate.element_size(), limits)
-        if self.device.type != "cuda" or batch_size > latency.ROWS.value:
+        if self.device.type == "cpu" or batch_size > latency.ROWS.value:
             return plan
         spread = latency.make_spread(sizes, self.packed.dtype, batch_size, limits.shared_bytes, limits.programs)
         if isinstance(spread, str):
@@ -186,18 +203,25 @@ class TritonEngine(AbstractEngine):
               temperature: float | Sequence[float] = 1.0, min_p: float | Sequence[float] = 0.0) -> TritonState:
         rows = make_rows(batch_size, seeds, streams, temperature, min_p)
         source = self._source(np.arange(batch_size), 0, conditioning)
-        state = TritonState(self.packed, rows, self.plan_for(batch_size), self.silence)
-        state.begin(source, rows)
+        with on_device(self.device):
+            try:
+                state = TritonState(self.packed, rows, self.plan_for(batch_size), self.silence)
+            except torch.OutOfMemoryError as error:
+                each = sum(self.packed.ring_lengths) * self.packed.sizes.residual * self.packed.gate.element_size()
+                raise WavegenError(f"a batch of {batch_size} rows needs {batch_size * each / 1e9:.1f} GB on the GPU, "
+                                   f"which has no room for it; speak fewer rows together") from error
+            state.begin(source, rows)
         return state
 
-    def retire(self, state: TritonState, rows: Sequence[int]) -> None:
+    def retire(self, state: State, rows: Sequence[int]) -> None:
         """End these rows: from now on they give silence, and cost nothing once their whole tile is retired.
 
         Raises:
             ConfigError: a row that is not in the batch.
         """
         index = self._rows_of(state, rows)
-        state.memory.active[torch.from_numpy(index).to(self.device)] = 0
+        assert isinstance(state, TritonState)
+        state.memory.finish(index.tolist())
         state.sources = state.emptied(index)
         state.table_end = 0
 
@@ -222,19 +246,36 @@ class TritonEngine(AbstractEngine):
         if hops - {source.blocks.conditioning.hop_length}:
             raise ConfigError(f"all rows of a batch share one hop_length, {hops.pop()}; "
                               f"found {source.blocks.conditioning.hop_length}")
-        state.begin(source, drawn)
+        with on_device(self.device):
+            state.begin(source, drawn)
 
     def step(self, state: State, num_samples: int, uniforms: ArrayLike | None = None) -> NDArray[np.int64]:
         state, num_samples = self._own(state), check_num_samples(num_samples)
-        given = None
-        if uniforms is not None:
-            given = torch.from_numpy(check_uniforms(uniforms, state.batch_size, num_samples)).to(self.device)
-        codes = torch.full((state.batch_size, num_samples), self.silence, dtype=torch.int32, device=self.device)
-        for part in self._launches(state, num_samples):
-            drawn = codes[:, part].contiguous()
-            self._launch(batch.generate, state, drawn, uniforms=None if given is None else given[:, part].contiguous())
-            codes[:, part] = drawn
-        found = codes.cpu().numpy().astype(np.int64)
+        with on_device(self.device):
+            given = None
+            if uniforms is not None:
+                given = torch.from_numpy(check_uniforms(uniforms, state.batch_size, num_samples)).to(self.device)
+            # The last number is the abort word of the latency kernel, so that one copy fetches all there is to know.
+            # Rows that are finished are not written.
+            count, every = state.batch_size * num_samples, all(state.memory.told["active"])
+            flat = torch.empty(count + 1, dtype=torch.int32, device=self.device) if every else torch.full(
+                (count + 1,), self.silence, dtype=torch.int32, device=self.device)
+            codes, abort = flat[:count].view(state.batch_size, num_samples), flat[count:]
+            many = state.plan.spread is not None
+            if many:
+                abort.zero_()
+            for part in self._launches(state, num_samples):
+                whole = part == slice(0, num_samples)
+                drawn = codes if whole else codes[:, part].contiguous()
+                self._launch(batch.generate, state, drawn, abort=abort,
+                             uniforms=None if given is None else given[:, part].contiguous())
+                if not whole:
+                    codes[:, part] = drawn
+            found = self._fetch(flat)
+        if many and found[-1]:
+            state.lost = True
+            raise WavegenError(f"{latency.lost_program(state.plan.spread)}; this state is lost, start a new one")
+        found = found[:-1].reshape(state.batch_size, num_samples).astype(np.int64)
         if (found < 0).any():
             state.lost = True
             row, sample = np.argwhere(found < 0)[0]
@@ -299,17 +340,39 @@ class TritonEngine(AbstractEngine):
     def _forced(self, state: State, codes: NDArray[np.int64], kernel: Any, want_logits: bool,
                 **options: Any) -> NDArray[np.float32]:
         state, width = self._own(state), self.network.quantization_channels
-        known = torch.from_numpy(np.ascontiguousarray(codes, np.int32)).to(self.device)
         found = np.zeros((*codes.shape, width), np.float32) if want_logits else np.zeros(0, np.float32)
-        for part in self._launches(state, codes.shape[1]):
-            some = known[:, part].contiguous()
-            logits = None
-            if want_logits:
-                logits = torch.empty(*some.shape, self.packed.sizes.codes, device=self.device)
-            self._launch(kernel, state, some, logits=logits, **options)
-            if logits is not None:
-                found[:, part] = logits[..., :width].cpu().numpy()
+        with on_device(self.device):
+            known = torch.from_numpy(np.ascontiguousarray(codes, np.int32)).to(self.device)
+            for part in self._launches(state, codes.shape[1]):
+                some = known[:, part].contiguous()
+                logits = None
+                if want_logits:
+                    logits = torch.empty(*some.shape, self.packed.sizes.codes, device=self.device)
+                self._launch(kernel, state, some, logits=logits, **options)
+                if logits is not None:
+                    found[:, part] = self._fetch(logits)[..., :width]
         return found
+
+    def _fetch(self, tensor: Tensor) -> NDArray[Any]:
+        """What the device has computed; the only place where a generation waits for it."""
+        if self.device.type != "cuda":
+            return tensor.to("cpu").numpy()
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        host.copy_(tensor, non_blocking=True)
+        torch.cuda.current_stream().synchronize()
+        return host.numpy()
+
+    def _send(self, arrays: list[NDArray[np.float32]]) -> list[Tensor]:
+        """float32 arrays on the device, by one copy that nobody waits for."""
+        counts = [-(-array.size // 32) * 32 for array in arrays]  # so that each begins where a kernel likes it
+        host = torch.empty(sum(counts), dtype=torch.float32, pin_memory=self.device.type == "cuda")
+        flat, place, places = host.numpy(), 0, []
+        for array, count in zip(arrays, counts, strict=True):
+            flat[place:place + array.size].reshape(array.shape)[:] = array
+            places.append((place, array))
+            place += count
+        there = host.to(self.device, non_blocking=True)
+        return [there[place:place + array.size].view(array.shape) for place, array in places]
 
     def _launches(self, state: TritonState, num_samples: int) -> Any:
         """Slices of the samples, each with conditioning on the device; the state moves on after each."""
@@ -324,23 +387,59 @@ class TritonEngine(AbstractEngine):
 
     def _launch(self, kernel: Any, state: TritonState, codes: Tensor, **arguments: Any) -> None:
         """Run a kernel by the state's plan, or by the next more modest one if the device lacks room for it."""
+        state.memory.send()
         while state.sources:
             plan = state.plan
-            hop = state.sources[0].blocks.conditioning.hop_length
-            given = (self.packed, state.memory, state.table, hop, state.position, codes)
+            assert state.table is not None
+            given = (self.packed, state.memory, state.table, state.sources[0].blocks.conditioning.hop_length,
+                     state.position, codes)
+            spread = plan.spread if kernel is batch.generate else None
+            abort = arguments.pop("abort", None)
             try:
-                if kernel is batch.generate and plan.spread is not None:
-                    latency.generate(*given, **arguments, prediction=state.prediction, spread=plan.spread,
-                                     fast=plan.fast, warps=plan.warps)
-                else:
-                    kernel(*given, **arguments, prediction=state.prediction, rows=plan.rows, parts=plan.parts,
-                           fast=plan.fast, warps=plan.warps, stages=plan.stages)
+                with self._patiently((kernel, plan, state.batch_size, *arguments)):
+                    if spread is not None:
+                        latency.generate(*given, **arguments, prediction=state.prediction, spread=spread,
+                                         fast=plan.fast, warps=plan.warps, abort=abort)
+                    else:
+                        kernel(*given, **arguments, prediction=state.prediction, rows=plan.rows, parts=plan.parts,
+                               fast=plan.fast, warps=plan.warps, stages=plan.stages)
                 return
             except OutOfResources as error:  # is raised before anything runs
-                state.plan = self._more_modest(plan, error)
+                state.plan = self._modest[plan] = self._more_modest(plan, error)
+                if abort is not None:
+                    arguments["abort"] = abort
             except latency.LostProgramError as error:
                 state.lost = True
                 raise WavegenError(f"{error}; this state is lost, start a new one") from error
+
+    @contextmanager
+    def _patiently(self, key: Any) -> Iterator[None]:
+        """Around a launch: one at a time; the first of a kind compiles, and says so if that takes long.
+
+        Raises:
+            EngineUnavailableError: Triton cannot compile for this machine.
+        """
+        first = self.device.type == "cuda" and key not in self._launched
+        timer = threading.Timer(PATIENCE, logger.warning, (
+            "triton engine: compiling kernels for this model, up to a minute; later starts take them from Triton's "
+            "cache",))
+        with _LAUNCHING:
+            if first:
+                timer.daemon = True
+                timer.start()
+            try:
+                yield
+            except OutOfResources:
+                raise
+            except (TritonError, subprocess.CalledProcessError, OSError) as error:
+                raise _cannot_compile(error) from error
+            except RuntimeError as error:
+                if not any(sign in str(error) for sign in ("C compiler", "PassManager", "libcuda")):
+                    raise
+                raise _cannot_compile(error) from error
+            finally:
+                timer.cancel()
+        self._launched.add(key)
 
     def _more_modest(self, plan: Plan, error: OutOfResources) -> Plan:
         if plan.spread is not None:
@@ -367,23 +466,49 @@ class TritonEngine(AbstractEngine):
             begin = (state.position - source.origin) // hop
             some = slice(begin - first_frame, min(block.shape[1], begin - first_frame + limit))
             picks = source.picks[:1] if shared else source.picks
-            frames.append(pack_frames(block[picks, some], sizes.residual))
+            frames.append(pack_frames(_picked(block, picks)[:, some], sizes.residual))
             if self.network.lpc_order:
                 coefficients = source.blocks.prediction
-                predictions.append(coefficients[picks % len(coefficients), some])
-            # What no source has, the first one lends to rows that are retired: they read it and no one listens.
-            index = torch.from_numpy(source.rows).to(self.device) if first else slice(None)
-            state.memory.table_row[index] = 0
-            state.memory.table_origin[index] = source.origin + begin * hop
-            if not shared:
-                places = torch.arange(first, first + len(picks), dtype=torch.int32, device=self.device)
-                state.memory.table_row[torch.from_numpy(source.rows).to(self.device)] = places
+                predictions.append(_picked(coefficients, picks % len(coefficients))[:, some])
+            if not first:
+                # What no source has, the first one lends to rows that are retired: they read it and no one listens.
+                state.memory.place(slice(None), 0, source.origin + begin * hop)
+            places = 0 if shared else np.arange(first, first + len(picks))
+            state.memory.place(source.rows, places, source.origin + begin * hop)
             first += len(picks)
             end = min(end, source.origin + (begin + some.stop - some.start) * hop)
-        state.table = torch.from_numpy(_stacked(frames)).to(self.device)
-        if predictions:
-            state.prediction = torch.from_numpy(_stacked(predictions)).to(self.device)
+        sent = self._send([_stacked(frames), *([_stacked(predictions)] if predictions else [])])
+        state.table, state.prediction = sent[0], sent[1] if predictions else None
         state.table_end = end
+
+
+def _picked(array: NDArray[np.float32], picks: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Rows of an array, without a copy where they are all of them in order."""
+    return array if np.array_equal(picks, np.arange(len(array))) else array[picks]
+
+
+def _cannot_compile(error: Exception) -> EngineUnavailableError:
+    text = str(error).strip().split("\n")[0][:200]
+    hint = "install one (Debian, Ubuntu: apt install gcc python3-dev), or " if (
+        "C compiler" in text or isinstance(error, (subprocess.CalledProcessError, OSError))) else ""
+    return EngineUnavailableError(f"Triton cannot build its kernels here ({type(error).__name__}: {text}); {hint}"
+                                  f'use engine="reference" with device="cuda", or engine="numba"')
+
+
+@contextmanager
+def on_device(device: torch.device) -> Iterator[None]:
+    """What the engine does, it does on its device and there always in the same order.
+
+    Triton launches on torch's current device and stream. The stream here is the default one, whatever the caller's: a
+    state may be made under one and go on under another. Nothing that is on the device comes from the caller or goes
+    to him. Tensors made here are of inference mode, wherever they are used.
+    """
+    with torch.inference_mode():
+        if device.type == "cuda":
+            with torch.cuda.stream(torch.cuda.default_stream(device)):
+                yield
+        else:
+            yield
 
 
 def find_device(name: str | None) -> torch.device:
@@ -406,11 +531,18 @@ def find_device(name: str | None) -> torch.device:
     if not torch.cuda.is_available():
         raise EngineUnavailableError('the triton engine needs an NVIDIA GPU, and torch finds none here; '
                                      'use engine="numba" or "reference"')
-    if device.index is not None and device.index >= torch.cuda.device_count():
+    if device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())  # later on another may be current
+    if device.index >= torch.cuda.device_count():
         raise ConfigError(f'no device "{name}": there are {torch.cuda.device_count()}')
     if torch.version.hip or torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
         raise EngineUnavailableError(f"the triton engine needs an NVIDIA GPU of compute capability 8.0 (A100) or "
                                      f'newer, {torch.cuda.get_device_name(device)} is not; use engine="reference"')
+    with _LAUNCHING:
+        try:
+            driver.active.get_current_target()  # Triton builds what it calls the driver with, by a C compiler
+        except Exception as error:  # of many kinds
+            raise _cannot_compile(error) from error
     return device
 
 

@@ -488,7 +488,7 @@ def _part(channels: int, inputs: int, shared_limit: int) -> int:
 def generate(packed: Packed, memory: Memory, table: Tensor, hop: int, position: int, codes: Tensor,
              logits: Tensor | None = None, uniforms: Tensor | None = None, forced: bool = False,
              prediction: Tensor | None = None, *, spread: Spread, fast: bool = False, warps: int = 8,
-             patience: int = 1 << 22) -> None:
+             patience: int = 1 << 22, abort: Tensor | None = None) -> None:
     """As `batch.generate`, for up to 8 rows, spread over `spread.programs` multiprocessors.
 
     Its twin in plain torch is that of the batch kernel, `batch.generate_ref`.
@@ -498,6 +498,8 @@ def generate(packed: Packed, memory: Memory, table: Tensor, hop: int, position: 
         spread: from `make_spread`.
         warps: of a program.
         patience: how often a program asks for a packet before it gives up, some half a microsecond each.
+        abort: int32 (1,), 0; is set where a program gave up, and the caller looks at it, who then need not wait for
+            the device twice. None: `LostProgramError`.
 
     Raises:
         OutOfResources: the device does not run so many programs at once; nothing has been done.
@@ -509,7 +511,8 @@ def generate(packed: Packed, memory: Memory, table: Tensor, hop: int, position: 
         sizes.layers, 2 * sizes.residual)
     if num_samples == 0:
         return
-    device, abort = codes.device, torch.zeros(1, dtype=torch.int32, device=codes.device)
+    device, is_asked = codes.device, abort is not None
+    abort = torch.zeros(1, dtype=torch.int32, device=device) if abort is None else abort
     arguments = (packed, memory, table, hop, position, codes, logits, uniforms, forced, prediction, spread, fast, warps,
                  patience)
     if INTERPRETED.value:  # one program after the other, so one step after the other
@@ -521,9 +524,15 @@ def generate(packed: Packed, memory: Memory, table: Tensor, hop: int, position: 
         for first in range(0, num_samples, MOST_STEPS):
             mail = make_mail(sizes, spread, batch, device)
             launch(*arguments, mail, abort, (spread.programs,), first, min(num_samples, first + MOST_STEPS))
-    if int(abort) != 0:
-        raise LostProgramError(f"a program of the latency kernel waited in vain for another: not all of its "
-                               f"{spread.programs} ran at once, or the device was held up for seconds")
+    if not is_asked and int(abort) != 0:
+        raise LostProgramError(lost_program(spread))
+
+
+def lost_program(spread: Spread | None) -> str:
+    """What an abort word that is set means."""
+    programs = "programs" if spread is None else f"{spread.programs}"
+    return (f"a program of the latency kernel waited in vain for another: not all of its {programs} ran at once, or "
+            f"the device was held up for seconds")
 
 
 def launch(packed: Packed, memory: Memory, table: Tensor, hop: int, position: int, codes: Tensor,
