@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 import wavegen
+from wavegen.audio.mel import log_mel
 from wavegen.checkpoint import save_model
 from wavegen.config import (
     AudioConfig,
     ConditioningConfig,
+    MelSpec,
     ModelFolder,
     VAEConfig,
     Vocabulary,
@@ -128,3 +130,11 @@ def save_tiny_vocoder(folder: Path, signal_path: str = "lpc", mel: dict[str, Any
 def tiny_mel(num_frames: int, seed: int = 0, n_mels: int = 12) -> np.ndarray:
     """A log-mel spectrogram (n_mels, F) with the spread of speech, for the tiny vocoder."""
     return np.random.default_rng(seed).normal(-5.0, 2.0, (n_mels, num_frames)).clip(-11.4, -1.5).astype(np.float32)
+
+
+def heard_mel(num_frames: int) -> np.ndarray:
+    """The log-mel spectrogram (12, F) of a noise that comes and goes, with the texture of a recording."""
+    spec = MelSpec(sample_rate=8000, n_fft=256, win_length=256, hop_length=80, n_mels=12)
+    time = np.arange(80 * num_frames)
+    noise = 0.1 * np.random.default_rng(0).standard_normal(len(time)) * np.exp(2.5 * np.sin(time / 1000))
+    return log_mel(noise.clip(-1, 1).astype(np.float32), spec)[:, :num_frames]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from wavegen.audio import io, mel
-from wavegen.audio.mel_formats import PRESETS, check_mel, convert_mel, mel_spec
+from wavegen.audio.mel_check import check_mel
+from wavegen.audio.mel_formats import PRESETS, convert_mel, mel_spec
 from wavegen.config import MelSpec
 from wavegen.errors import BadInputError, ConfigError, MelMismatch
 

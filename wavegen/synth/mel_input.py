@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wavegen.audio.mel_formats import CHECKED_FRAMES, FEW_FRAMES, LAYOUTS, MelCheck, MelConverter
+from wavegen.audio.mel_check import FEW_FRAMES, MelCheck
+from wavegen.audio.mel_formats import LAYOUTS, MelConverter
 from wavegen.config import MelSpec
 from wavegen.errors import BadInputError, ConfigError, did_you_mean
 
 Floats = NDArray[np.float32]
 # A stream is judged as a whole once so many frames are in: fewer say too little about which logarithm was taken.
 JUDGED_FRAMES = 100
+READ_FRAMES = 1024  # of a long mel, looked at together
 
 
 class MelClip:
@@ -42,8 +44,8 @@ class MelClip:
         """Refuse what is not finite, and with `plausible` what cannot be what the spec says: `BadInputError`."""
         check = MelCheck(spec)
         try:
-            for start in range(0, self.num_frames, CHECKED_FRAMES):
-                check.observe(self.read(start, start + CHECKED_FRAMES))
+            for start in range(0, self.num_frames, READ_FRAMES):
+                check.observe(self.read(start, start + READ_FRAMES))
             if plausible:
                 check.conclude()
         except BadInputError as error:
@@ -113,7 +115,7 @@ class MelReader:
     def copy(self) -> MelReader:
         """An independent reader that has read the same."""
         other = copy.copy(self)
-        other._check = copy.copy(self._check)
+        other._check = self._check.copy()
         return other
 
     def read(self, piece: Any) -> Floats:
@@ -136,7 +138,7 @@ class MelReader:
             raise BadInputError(f"a piece of a mel is ({self.source.n_mels}, frames), found shape {shape}")
         _check_bands(array.shape, self.source.n_mels, self._bands_last, self.layout)
         features = _floats(array, self._bands_last)
-        seen = copy.copy(self._check)
+        seen = self._check.copy()
         left = JUDGED_FRAMES - seen.num_frames
         seen.observe(features[:, :left] if left > 0 else features)
         if self._judges:
