@@ -250,8 +250,10 @@ def core_program(
         weight_r = weight_r + (tl.load(residual + layer * (R * R) + transposed),)
         bias_r = bias_r + (tl.load(residual_bias + layer * R + channels)[:, None],)
 
-    code = tl.load(previous + rows * 2, mask=exists, other=0)
-    older = tl.load(previous + rows * 2 + 1, mask=exists, other=0)
+    # Of group 0 only: at the end it writes them, and another program may not have begun by then.
+    own = exists & (group == 0)
+    code = tl.load(previous + rows * 2, mask=own, other=0)
+    older = tl.load(previous + rows * 2 + 1, mask=own, other=0)
     seed = tl.load(seeds + rows, mask=exists, other=0)
     stream = tl.load(streams + rows, mask=exists, other=0)
     rate = tl.load(inverse_temperature + rows, mask=exists, other=1.0)
