@@ -1,9 +1,12 @@
 """Everything there is to know about the Triton kernels on a GPU, in one command and at most eight minutes.
 
     python kernels/benchmarks/gpu_check.py [--out kernels/benchmarks/results/gpu_NAME.json]
+    python kernels/benchmarks/gpu_check.py --quick            in two minutes: configuration A, and the issue's figures
     python kernels/benchmarks/gpu_check.py --interpret        without a GPU: tiny sizes, in Triton's interpreter
 
-Needs numpy, torch and triton and nothing installed. Each section runs in a process of its own with a
+Needs numpy, torch and triton and nothing installed; the sections "engine", "voices" and "training" need what wavegen
+needs, and take it from build/gpu_site.tar.xz (`carry.py`) where the machine does not have it. What matters most comes
+first, for the time is limited. It ends with 1 if anything was wrong. Each section runs in a process of its own with a
 time limit, and the JSON is written after every one: a section that hangs, crashes or runs out of time
 leaves what it had found so far, and the reason. $WAVEGEN_PEER_BENCH may name an executable that
 benchmarks another implementation; it is run without arguments and what it prints is kept.
@@ -32,7 +35,9 @@ for folder in (HERE, HERE.parent, HERE.parents[1]):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-BUDGET = 470.0  # seconds for all sections
+BUDGET, QUICK_BUDGET = 470.0, 115.0  # seconds for all sections
+QUICK = ("device", "warm", "correctness", "determinism", "speed", "baselines")
+SITE = HERE.parents[1] / "build" / "gpu_site.tar.xz"  # packages from `carry.py`
 PEER = "WAVEGEN_PEER_BENCH"
 TAIL = 1500  # characters kept of a traceback or of a program's output
 
@@ -55,10 +60,11 @@ class Report:
         path: JSON file.
         interpret: tiny sizes, no GPU.
         deadline: `time.time()` by which the section should end.
+        quick: only what matters most.
     """
 
-    def __init__(self, path: Path, interpret: bool, deadline: float) -> None:
-        self.path, self.interpret, self.deadline = path, interpret, deadline
+    def __init__(self, path: Path, interpret: bool, deadline: float, quick: bool = False) -> None:
+        self.path, self.interpret, self.deadline, self.quick = path, interpret, deadline, quick
         self.found: dict[str, Any] = {}
 
     @property
@@ -115,7 +121,7 @@ def run_limited(command: list[str], limit: float, environment: dict[str, str] | 
         return problem, output.read()[-TAIL:]
 
 
-def run_section(names: list[str], limit: float, interpret: bool) -> dict[str, Any]:
+def run_section(names: list[str], limit: float, interpret: bool, quick: bool = False) -> dict[str, Any]:
     """Run sections in one process; what each has found, and what went wrong."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(Path(__file__).resolve()), "--child", folder, "--limit", str(limit),
@@ -124,7 +130,10 @@ def run_section(names: list[str], limit: float, interpret: bool) -> dict[str, An
         if interpret:
             environment["TRITON_INTERPRET"] = "1"
         begin = time.time()
-        problem, tail = run_limited(command + ["--interpret"] * interpret, limit + 5, environment)
+        if SITE.with_name("gpu_site").is_dir():  # after what the machine has: its torch and numpy come first
+            environment["WAVEGEN_CARRIED"] = str(SITE.with_name("gpu_site"))
+        command += ["--interpret"] * interpret + ["--quick"] * quick
+        problem, tail = run_limited(command, limit + 5, environment)
         results: dict[str, Any] = {}
         for name in names:
             try:
@@ -139,11 +148,13 @@ def run_section(names: list[str], limit: float, interpret: bool) -> dict[str, An
     return results
 
 
-def run_child(folder: Path, names: list[str], limit: float, interpret: bool) -> None:
+def run_child(folder: Path, names: list[str], limit: float, interpret: bool, quick: bool = False) -> None:
     """The other end of `run_section`."""
+    if carried := os.environ.get("WAVEGEN_CARRIED"):
+        sys.path.append(carried)
     deadline = time.time() + limit
     for name in names:
-        report = Report(folder / f"{name}.json", interpret, deadline)
+        report = Report(folder / f"{name}.json", interpret, deadline, quick)
         report.put("finished", False)
         report.attempt("result", lambda name=name, report=report: SECTIONS[name].run(report))
         if report.found.get("result") is None:
@@ -326,7 +337,7 @@ def batch_generate(packed: Any, generate: Any, plan: Any, options: dict[str, Any
 
 
 def names_of(report: Report) -> list[str]:
-    return list(TINY if report.interpret else CONFIGURATIONS)
+    return list(TINY if report.interpret else CONFIGURATIONS)[: 1 if report.quick else None]
 
 
 # --- the sections -----------------------------------------------------------------------------------------------
@@ -392,11 +403,11 @@ def warm(report: Report) -> None:
     if report.interpret:
         report.put("all", {"skipped": "interpreted kernels are not compiled"})
         return
-    cases = [f"{name}:{kind}:{rows}:{mode}" for name in CONFIGURATIONS for kind, rows, mode in (
+    cases = [f"{name}:{kind}:{rows}:{mode}" for name in names_of(report) for kind, rows, mode in (
         ("latency", 3, "logits"), ("batch", 3, "logits"), ("latency", 1, "draw"), ("batch", 1, "draw"),
         ("prefill", 3, "logits"))]
     cases += [f"A:batch:{rows}:draw" for rows in BATCHES if rows > 16]
-    cases += [f"C:batch:{BATCHES[-1]}:draw", f"D:batch:{BATCHES[-1]}:draw", f"B:batch:{BATCHES[-1]}:draw"]
+    cases += [f"{name}:batch:{BATCHES[-1]}:draw" for name in names_of(report) if name != "A"]
     waiting, running = list(dict.fromkeys(cases)), {}
     abreast = max(2, min(12, (os.cpu_count() or 2) - 2))
     while (waiting or running) and report.seconds_left > 1:
@@ -582,6 +593,8 @@ def speed(report: Report) -> None:
               ("A", "batch", 2112, {"fast": True}), ("A", "batch", 16896, {"fast": True}),
               ("A", "batch", 16896, {"rows": 64}), ("A", "batch", 2112, {"stages": 3}),
               ("A", "batch", 2112, {"warps": 4})]
+    if report.quick:
+        cases = [("A", "latency", 1, {}), ("A", "batch", BATCHES[-1], {}), ("A", "batch", 2112, {})]
     if report.interpret:
         cases = [("A", "batch", 2, {}), ("A", "latency", 1, {})]
     problems: dict[str, Problem] = {}
@@ -648,9 +661,11 @@ def baselines(report: Report) -> None:
     import torch
     from torch_step import MODES, TorchStep
 
-    modes = MODES[:1] if report.interpret else MODES
+    # The baseline of the issue's table first; what takes longest to prepare comes last.
+    modes = MODES[:1] if report.interpret else ("graphed",) if report.quick else ("graphed", "eager", "compiled")
     cases = [("A", 2)] if report.interpret else [("A", 1), ("A", 16896), ("A", 64), ("A", 2112), ("A", 8), ("C", 1)]
-    for mode in modes:  # what takes longest to prepare comes last
+    cases = cases[: 2 if report.quick else None]
+    for mode in modes:
         for name, rows in cases if mode != "compiled" else cases[:2]:
             def rate(name: str = name, rows: int = rows, mode: str = mode) -> dict[str, Any]:
                 problem = problem_of(name, report.interpret)
@@ -712,12 +727,27 @@ def peer(report: Report) -> None:
     report.put("all", {"executable": Path(name).name, "problem": problem, "output": output})
 
 
-SECTIONS = {
-    "device": Section(device, 40), "micro": Section(micro, 50), "warm": Section(warm, 150),
-    "correctness": Section(correctness, 110), "determinism": Section(determinism, 70), "draws": Section(draws, 40),
-    "speed": Section(speed, 120), "baselines": Section(baselines, 110), "engine": Section(engine, 30),
-    "peer": Section(peer, 60),
+def voices(report: Report) -> None:
+    """The bundled models, where the packages wavegen needs are installed."""
+    import gpu_voices
+
+    gpu_voices.voices(report)
+
+
+def training(report: Report) -> None:
+    """Training on the device, where the packages wavegen needs are installed."""
+    import gpu_voices
+
+    gpu_voices.training(report)
+
+
+SECTIONS = {  # what matters most comes first
+    "device": Section(device, 40), "warm": Section(warm, 130), "correctness": Section(correctness, 100),
+    "determinism": Section(determinism, 60), "speed": Section(speed, 100), "baselines": Section(baselines, 80),
+    "voices": Section(voices, 60), "training": Section(training, 80), "engine": Section(engine, 30),
+    "draws": Section(draws, 30), "micro": Section(micro, 30), "peer": Section(peer, 60),
 }
+QUICK_LIMIT = 30.0  # seconds of a section
 
 
 def summary(results: dict[str, Any]) -> dict[str, Any]:
@@ -751,40 +781,112 @@ def summary(results: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
+FIGURES = (  # of the issue, configuration A: name, required, go for
+    ("batch 1, samples/s per stream", 50e3, 100e3), ("aggregated, large batch, samples/s", 50e6, 150e6),
+    ("times the CUDA-graphed torch step, batch 1", 10.0, 20.0),
+    ("times the CUDA-graphed torch step, large batch", 30.0, 60.0))
+
+
+def verdicts(results: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Lines of the final table: what, found, wanted, verdict."""
+    def rate(section: str, *names: str) -> float | None:
+        found = [results.get(section, {}).get(name) for name in names]
+        speeds = [value["samples_per_second"] for value in found
+                  if isinstance(value, dict) and "samples_per_second" in value]
+        return max(speeds, default=None)
+
+    def ratio(ours: float | None, base: float | None) -> float | None:
+        return None if ours is None or base is None else ours / base
+
+    single = rate("speed", "A latency 1", "A batch 1")
+    most = rate("speed", *(f"A batch {rows}" for rows in BATCHES if rows > 1000))
+    found = (single, most, ratio(single, rate("baselines", "A graphed 1")),
+             ratio(most, rate("baselines", f"A graphed {BATCHES[-1]}")))
+    lines = []
+    for (name, required, wanted), value in zip(FIGURES, found, strict=True):
+        verdict = "not measured" if value is None else ("reached, and what was gone for" if value >= wanted else
+                                                        "reached" if value >= required else "NOT REACHED")
+        lines.append((name, "" if value is None else f"{value:,.0f}" if value > 1000 else f"{value:.1f}",
+                      f"{required:,.0f} / {wanted:,.0f}", verdict))
+    errors = [value["largest_error"] for value in results.get("correctness", {}).values()
+              if isinstance(value, dict) and "largest_error" in value]
+    lines.append(("logits against float64 (f16), largest error", f"{max(errors):.1e}" if errors else "", "5e-3",
+                  "not measured" if not errors else "reached" if max(errors) <= 5e-3 else "NOT REACHED"))
+    counts = results.get("summary", {})
+    for name in ("checks", "laws"):
+        there, held = counts.get(name, 0), counts.get(f"{name}_that_hold", 0)
+        lines.append((f"{name} that hold", f"{held} of {there}", "all",
+                      "not measured" if not there else "reached" if held == there else "NOT REACHED"))
+    for name, value in results.items():
+        for part, finding in value.items() if isinstance(value, dict) else ():
+            if isinstance(finding, dict) and "error" in finding:
+                lines.append((f"{name}: {part}", finding["error"].splitlines()[0][:70], "", "FAILED"))
+        if isinstance(value, dict) and "problem" in value:
+            lines.append((name, value["problem"], "", "FAILED"))
+    return lines
+
+
+def show(lines: list[tuple[str, str, str, str]]) -> str:
+    """A table to read."""
+    rows = [("on this device", "found", "required / go for", "verdict"), *lines]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+                     for row in rows)
+
+
+def unpack_carried() -> None:
+    """Unpack what `carry.py` has packed, beside it and once."""
+    if SITE.is_file() and not SITE.with_name("gpu_site").is_dir():
+        import tarfile
+
+        with tarfile.open(SITE) as archive:
+            archive.extractall(SITE.parent, filter="data")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--interpret", action="store_true", help="tiny sizes in Triton's interpreter, no GPU")
+    parser.add_argument("--quick", action="store_true", help=f"in two minutes: {', '.join(QUICK)}; configuration A")
     parser.add_argument("--out", type=Path, default=Path("gpu_check.json"), help="JSON file to write")
     parser.add_argument("--only", help=f"sections, of {','.join(SECTIONS)}")
-    parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for all sections")
+    parser.add_argument("--budget", type=float, help="seconds for all sections")
     parser.add_argument("--limit", type=float, default=BUDGET, help=argparse.SUPPRESS)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--warm", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    names = options.only.split(",") if options.only else list(SECTIONS)
+    names = options.only.split(",") if options.only else list(QUICK if options.quick else SECTIONS)
     if unknown := [name for name in names if name not in SECTIONS]:
         parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
     if options.warm:
         warm_case(options.warm)
         return 0
     if options.child:
-        run_child(options.child, names, options.limit, options.interpret)
+        run_child(options.child, names, options.limit, options.interpret, options.quick)
         return 0
-    end = time.time() + options.budget
+    end = time.time() + (options.budget or (QUICK_BUDGET if options.quick else BUDGET))
+    unpack_carried()
     results: dict[str, Any] = {}
     # Interpreted, nothing is measured and nothing can hang the device: one process saves the others' start.
     for group in [names] if options.interpret else [[name] for name in names]:
-        limit = min(sum(SECTIONS[name].limit for name in group), end - time.time())
+        limit = min(sum(min(SECTIONS[name].limit, QUICK_LIMIT if options.quick else math.inf) for name in group),
+                    end - time.time())
         if limit < 10:
             results |= {name: {"skipped": "out of time"} for name in group}
         else:
-            results |= run_section(group, limit, options.interpret)
+            results |= run_section(group, limit, options.interpret, options.quick)
         results["summary"] = summary(results)
         write_json(options.out, results)
         for name in group:
             print(f"{name}: {results[name].get('problem') or results[name].get('skipped') or 'done'}", flush=True)
     print(json.dumps(results["summary"], indent=1))
-    return 0 if results["summary"]["failures"] == 0 else 1
+    print(show(verdicts(results)))
+    return 0 if is_right(results["summary"]) else 1
+
+
+def is_right(found: dict[str, Any]) -> bool:
+    """Whether nothing failed and every check and law holds; speeds are another matter."""
+    return (found["failures"] == 0 and found["checks"] == found["checks_that_hold"]
+            and found["laws"] == found["laws_that_hold"])
 
 
 if __name__ == "__main__":

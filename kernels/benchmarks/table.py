@@ -1,4 +1,4 @@
-"""The speed tables of the README, in markdown, from what `bench_engines.py` measured.
+"""The speed tables of the README, in markdown, from what `bench_engines.py` or `gpu_check.py` measured.
 
     python kernels/benchmarks/table.py [results/NAME.json]
 """
@@ -24,6 +24,32 @@ def tables(results: dict[str, Any]) -> str:
     sizes.sort(key=lambda size: size[0] != "digits")
     parts = [_streams(engine, others, sizes), _ratios(engine, others, sizes), _batches(engine)]
     return "\n\n".join(part for part in parts if part)
+
+
+def gpu_table(results: dict[str, Any]) -> str:
+    """Of `gpu_check.py`: configuration A on a GPU, beside torch; then the bundled vocoder, where it ran."""
+    facts = results["device"]
+    speeds = {section: {name: value["samples_per_second"] for name, value in results.get(section, {}).items()
+                        if isinstance(value, dict) and "samples_per_second" in value}
+              for section in ("speed", "baselines")}
+    ours, base = speeds["speed"], speeds["baselines"]
+    counts = sorted({int(name.split()[2]) for name in ours if name.startswith("A ") and len(name.split()) == 3})
+    lines = _head(f"rows, configuration A, f16, on one {facts['device']['name']}", "samples/s of each", "all together",
+                  "CUDA-graphed torch", "times that")
+    for rows in counts:
+        best = max(value for name, value in ours.items() if name in (f"A latency {rows}", f"A batch {rows}"))
+        graphed = base.get(f"A graphed {rows}")
+        lines.append(_line(f"{rows:,}", f"{best / rows:,.0f}", f"{best:,.0f}",
+                           *(("", "") if graphed is None else (f"{graphed:,.0f}", f"{best / graphed:.1f}"))))
+    text = "\n".join(lines)
+    voices = results.get("voices", {})
+    stream = voices.get("vocoder_stream", {}).get("guarded")
+    if stream:
+        text += (f"\n\nThe bundled vocoder, frame by frame: first audio {stream['first_audio_milliseconds']} ms after "
+                 f"the look-ahead is in, {stream['stream_times_realtime']} times real time.")
+    versions = facts["versions"]
+    return text + (f"\n\nMeasured {facts['date']} with torch {versions['torch']} and Triton {versions['triton']} at "
+                   f"commit {facts['commit']}.")
 
 
 def _streams(engine: list[Row], others: list[Row], sizes: list[tuple[str, str, int]]) -> str:
@@ -98,7 +124,8 @@ def _line(*cells: str) -> str:
 
 def main() -> None:
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else sorted(RESULTS.glob("*-engines.json"))[-1]
-    print(tables(json.loads(path.read_text(encoding="utf-8"))))
+    results = json.loads(path.read_text(encoding="utf-8"))
+    print(gpu_table(results) if "speed" in results else tables(results))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from helpers import load_script
@@ -18,7 +20,7 @@ script = load_script("kernels/benchmarks/gpu_check.py")
 def test_without_a_gpu_it_runs_to_the_end_in_the_interpreter(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", script.PEER)}
     run = subprocess.run([sys.executable, script.__file__, "--interpret", "--out", "check.json"], cwd=tmp_path,
-                         env=environment, capture_output=True, text=True, timeout=280)
+                         env=environment, capture_output=True, text=True, timeout=400)
     assert run.returncode == 0, run.stdout + run.stderr
     found = json.loads((tmp_path / "check.json").read_text())
     assert list(found) == [*script.SECTIONS, "summary"]
@@ -30,6 +32,10 @@ def test_without_a_gpu_it_runs_to_the_end_in_the_interpreter(tmp_path):
     assert found["speed"]["A latency 1"]["samples_per_second"] > 0
     assert "two programs must run at once" in found["micro"]["all"]["skipped"]
     assert "names no executable" in found["peer"]["all"]["skipped"]
+    assert found["voices"]["vocoder_laws"]["fine"] and found["voices"]["vocoder_logits"]["samples"] == 8
+    assert found["training"]["resumed"]["step"] == 9
+    assert re.search(r"checks that hold +([0-9]+) of \1 +all +reached\n", run.stdout)
+    assert re.search(r"batch 1, samples/s per stream +[0-9.]+ +50,000 / 100,000 +NOT REACHED\n", run.stdout)
 
 
 def test_a_command_that_hangs_is_ended_with_all_it_started(tmp_path):
@@ -57,6 +63,54 @@ def test_what_fails_costs_one_finding_and_leaves_its_reason(tmp_path):
                               "baselines": {"A graphed 1": {"samples_per_second": 2.0}}})
     assert (summary["checks"], summary["checks_that_hold"], summary["failures"]) == (1, 1, 1)
     assert summary["A, 1 rows, times graphed"] == 15.0
+
+
+def measured(speed, graphed, error, fine=True):
+    return {"device": {"device": {"name": "X1"}, "date": "2026-01-01", "commit": "abc",
+                       "versions": {"torch": "2.11", "triton": "3.6"}},
+            "correctness": {"A batch": {"largest_error": error, "fine": fine}},
+            "speed": {"A latency 1": {"samples_per_second": speed}, "A batch 16896": {"samples_per_second": 2e8},
+                      "A latency 1 fast=True": {"samples_per_second": 9e9}},
+            "baselines": {"A graphed 1": {"samples_per_second": graphed},
+                          "A graphed 16896": {"error": "OutOfMemoryError: 3 GiB\nmore"}}}
+
+
+def test_the_table_at_the_end_says_what_is_reached():
+    results = measured(60e3, 2e3, 1e-3)
+    results["summary"] = script.summary(results)
+    verdicts = {line[0]: line[1:] for line in script.verdicts(results)}
+    assert verdicts["batch 1, samples/s per stream"] == ("60,000", "50,000 / 100,000", "reached")
+    assert verdicts["aggregated, large batch, samples/s"][2] == "reached, and what was gone for"
+    assert verdicts["times the CUDA-graphed torch step, batch 1"] == ("30.0", "10 / 20",
+                                                                     "reached, and what was gone for")
+    assert verdicts["times the CUDA-graphed torch step, large batch"][2] == "not measured"
+    assert verdicts["logits against float64 (f16), largest error"] == ("1.0e-03", "5e-3", "reached")
+    assert verdicts["baselines: A graphed 16896"] == ("OutOfMemoryError: 3 GiB", "", "FAILED")
+    assert "laws that hold" in script.show(script.verdicts(results)) and not script.is_right(results["summary"])
+
+
+@pytest.mark.parametrize(("fine", "right"), [(True, True), (False, False)])
+def test_what_is_slow_is_no_failure_but_what_is_wrong_is(fine, right):
+    results = measured(1.0, 2e3, 1e-3 if fine else 0.3, fine)
+    results["baselines"].popitem()
+    assert script.is_right(script.summary(results)) == right
+
+
+def test_the_row_of_the_readme_comes_from_the_findings():
+    table = load_script("kernels/benchmarks/table.py").gpu_table(measured(60e3, 2e3, 1e-3))
+    assert "| 1 | 60,000 | 60,000 | 2,000 | 30.0 |" in table and "on one X1" in table
+    assert "| 16,896 | 11,837 | 200,000,000 |  |  |" in table and "Triton 3.6 at commit abc" in table
+
+
+def test_without_librosa_the_mel_has_the_same_bands():
+    librosa = pytest.importorskip("librosa")
+    voices = load_script("kernels/benchmarks/gpu_voices.py")
+    for options in ({"sr": 16000, "n_fft": 1024, "n_mels": 80, "fmin": 80.0, "fmax": 7600.0, "htk": False,
+                     "norm": "slaney"},
+                    {"sr": 22050, "n_fft": 512, "n_mels": 40, "fmin": 0.0, "fmax": None, "htk": True, "norm": None}):
+        wanted = librosa.filters.mel(**options)
+        found = voices.mel_filters(**options)
+        assert found.shape == wanted.shape and np.abs(found - wanted).max() < 1e-6 * wanted.max()
 
 
 def test_the_configurations_are_those_of_the_bench():
