@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from helpers import full_disk
-from tiny import save_tiny
+from tiny import save_tiny, tiny_family
 from wavegen.cli import app
 
 
@@ -59,7 +59,7 @@ def test_clips_of_a_count_begin_with_the_clip_alone(wavegen, model, tmp_path):
     arguments = ["synth", model, "--label", 1, "--speaker", "anna", "--seed", 3]
     wavegen(*arguments, "--count", 5, "--out", tmp_path)
     wavegen(*arguments, "-o", tmp_path / "alone.wav")
-    assert (tmp_path / "alone.wav").read_bytes() == (tmp_path / "1_anna_00000.wav").read_bytes()
+    assert (tmp_path / "alone.wav").read_bytes() == (tmp_path / "1_anna_seed3_00000.wav").read_bytes()
 
 
 def test_only_audio_goes_to_stdout(model, capsysbinary):
@@ -210,3 +210,48 @@ def test_temperature_and_min_p_reach_the_engine(wavegen, model, tmp_path):
         waveforms.append(soundfile.read(tmp_path / "a.wav")[0])
     assert not np.array_equal(waveforms[0], waveforms[1])
     assert not np.array_equal(waveforms[0], waveforms[2])
+
+
+@pytest.fixture(scope="module")
+def sampler(tmp_path_factory):
+    return tiny_family("wgan", tmp_path_factory.mktemp("models") / "sampler")
+
+
+def test_each_label_by_itself_to_a_page(wavegen, sampler, tmp_path):
+    outcome = wavegen("synth", sampler, "--each", "--count", 2, "--out", tmp_path / "kit", "--page", "--tidy",
+                      "--sample-rate", 44100, "--bits", 24, "--format", "flac", "--plot", tmp_path / "a.png")
+    assert outcome.code == 0 and f"listen: {tmp_path / 'kit' / 'index.html'}" in outcome.err
+    clips = [f"{label}_0000{number}.flac" for label in "012" for number in (0, 1)]
+    assert names(tmp_path / "kit") == [*clips, "index.html", "manifest.jsonl"]
+    assert soundfile.info(tmp_path / "kit" / clips[0]).samplerate == 44100
+    some = wavegen("synth", sampler, "--label", "2,0", "--each", "--out", tmp_path / "some")
+    assert some.code == 0 and names(tmp_path / "some") == ["0_00000.wav", "2_00000.wav", "manifest.jsonl"]
+
+
+def test_a_run_goes_on_and_more_are_drawn_near_a_clip(wavegen, sampler, tmp_path):
+    wavegen("synth", sampler, "--label", 1, "--count", 2, "--out", tmp_path / "a")
+    outcome = wavegen("synth", sampler, "--label", 1, "--count", 3, "--out", tmp_path / "a")
+    assert outcome.err.startswith("2 of 3 clips were there already; --overwrite")
+    near = ["synth", sampler, "--near", tmp_path / "a" / "1_00001.wav"]
+    assert wavegen(*near, "--count", 3, "--spread", 0.1, "--out", tmp_path / "b").code == 0
+    rows = [json.loads(line) for line in (tmp_path / "b" / "manifest.jsonl").read_text().splitlines()]
+    assert [(row["label"], row["near"]["clip"], row["near"]["spread"]) for row in rows] == [("1", 1, 0.1)] * 3
+    assert wavegen(*near, "--label", 2, "-o", tmp_path / "two.wav", "--bits", 32).code == 0
+    assert soundfile.info(tmp_path / "two.wav").subtype == "FLOAT"
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--label", 1, "-o", "a.wav", "--each"], "--each is for a folder of clips"),
+    (["--label", 1, "-o", "a.wav", "--page"], "--page is for a folder of clips"),
+    (["--label", 1, "-o", "a.wav", "--spread", 0.1], "--spread is the distance from --near"),
+    (["--label", 1, "-o", "a.flac", "--bits", 32], "a flac file has 16, 24 bits a sample, found 32"),
+    (["--label", 1, "--out", "o", "--format", "raw"], 'a file of clips is wav or flac, found "raw"'),
+    (["--label", 1, "-o", "a.wav", "--format", "wav"], "--format is for --out and -o -"),
+    (["--label", 1, "-o", "a.wav", "--overwrite"], "is no vocoder and knows no --overwrite"),
+    (["--near", "no.wav", "-o", "a.wav"], "no manifest.jsonl beside no.wav says how it was drawn"),
+])
+def test_what_a_folder_or_a_file_cannot_be_told(wavegen, sampler, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    outcome = wavegen("synth", sampler, *arguments)
+    assert outcome.code in (2, 3) and message in outcome.error
+    assert names(tmp_path) == []

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from wavegen.config import ModelFolder
     from wavegen.synth import Request, Synthesizer
     from wavegen.synth.files import Delivery
+    from wavegen.synth.finish import Finish
 
 MEL_HELP = (
     "Vocoders: mel spectrogram to speak, .npy, .npz or bare float32 frames (.f32); several, or a folder of them, with "
@@ -37,7 +39,11 @@ MANIFEST_HELP = (
     'Vocoders: JSON lines such as {"id": "s1", "mel": "s1.npy"} (or "like"; optional speaker, seed, temperature, '
     "min_p, text), files relative to it. What --out holds already is checked and left."
 )
-FORMAT_HELP = "Of -o -: wav, flac, or raw, which is bare 16-bit samples (s16le)."
+FORMAT_HELP = "Of --out: wav or flac. Of -o -: also raw, which is bare 16-bit samples (s16le)."
+NEAR_HELP = (
+    "More like this clip, which --out has written (drums, notes): its latents, moved by --spread, and its label, if no "
+    "other is given."
+)
 
 
 def synth(
@@ -50,6 +56,24 @@ def synth(
     count: Annotated[
         int | None, typer.Option(metavar="N", help="Number of clips, which differ in their draws; 1 if left out.")
     ] = None,
+    each: Annotated[
+        bool, typer.Option("--each", help="Clips of each label by itself, of all if none is given, with --out.")
+    ] = False,
+    near: Annotated[Path | None, typer.Option(metavar="CLIP", dir_okay=False, help=NEAR_HELP)] = None,
+    spread: Annotated[
+        float | None, typer.Option(metavar="X", help="How far from --near: 0 is the same, 1 any clip; 0.3 if left out.")
+    ] = None,
+    tidy: Annotated[
+        bool,
+        typer.Option("--tidy", help="Cut silence off at both ends, bring the peak to 0.9, fade the ends."),
+    ] = False,
+    sample_rate: Annotated[
+        int | None, typer.Option("--sample-rate", metavar="HZ", help="Of the files; the model's if left out.")
+    ] = None,
+    bits: Annotated[int, typer.Option(metavar="16|24|32", help="Of a sample in the files; 32 is floating point.")] = 16,
+    page: Annotated[
+        bool, typer.Option("--page", help="With --out: an index.html to listen to all clips there and pick.")
+    ] = False,
     mel: Annotated[list[Path] | None, typer.Option(metavar="F.npy", allow_dash=True, help=MEL_HELP)] = None,
     like: Annotated[
         list[Path] | None,
@@ -115,6 +139,11 @@ def synth(
     require_one(o=output, out=out)
     told = vocode.Told(mel, like, manifest, mel_spec, layout, normalize, no_check, no_guard, overwrite, matching)
     place = vocode.Place(output, out, _format(format, output), plot)
+    if spread is not None and near is None:
+        raise ConfigError("--spread is the distance from --near CLIP; give both")
+    for name, given_too in (("--each", each), ("--page", page)):
+        if given_too and out is None:
+            raise ConfigError(f"{name} is for a folder of clips: give --out DIR instead of -o")
     if output == STANDARD and json:
         raise ConfigError("-o - and --json both want stdout; leave one out")
     if output == STANDARD and (sys.stdout is None or sys.stdout.isatty()):
@@ -124,11 +153,14 @@ def synth(
 
     spec = read_spec(find_model(model))
     if spec.is_vocoder:
-        given = {"--label": label, "--seconds": seconds, "--count": count}
+        given = {"--format": format if out is not None else None, "--label": label,
+                 "--seconds": seconds, "--count": count, "--near": near, "--each": each or None,
+                 "--tidy": tidy or None, "--sample-rate": sample_rate, "--bits": None if bits == 16 else bits,
+                 "--page": page or None}
         _check_kind(spec, [name for name, value in given.items() if value is not None])
         vocode.check(told, spec, place)
     else:
-        _check_kind(spec, told.given())
+        _check_kind(spec, [name for name in told.given() if name != "--overwrite" or out is None])
         if count not in (None, 1) and out is None:
             raise ConfigError(f"--count {count} writes more than one file: give --out DIR instead of -o")
 
@@ -148,13 +180,29 @@ def synth(
         delivery, asked = vocode.speak(load_vocoder(model, engine, precision, threads=threads), told, options, place)
     else:
         from wavegen.synth import Request, load_synthesizer, split_labels
+        from wavegen.synth.finish import Finish
 
+        kind = place.kind if out is not None or output is None else output.suffix.lower().removeprefix(".")
+        finish = Finish(tidy, sample_rate, bits, "wav" if output == STANDARD else kind)
+        if output == STANDARD and not finish.is_plain:
+            raise ConfigError("--tidy, --sample-rate and --bits are for files; -o - is the clip while it is made")
+        usual, origin = spec.sampling, None
+        row: dict[str, Any] = {}
+        if near is not None:
+            origin, row = files.near_clip(near, spec, 0.3 if spread is None else spread)
         synthesizer = load_synthesizer(model, engine, precision, threads=threads)
-        usual = spec.sampling
-        request = Request(split_labels(label, synthesizer.labels), speaker, seconds, seed,
-                          temperature=usual.temperature if temperature is None else temperature,
-                          min_p=usual.min_p if min_p is None else min_p)
-        delivery, asked = _say(synthesizer, request, 1 if count is None else count, place)
+        said = split_labels(label, synthesizer.labels) or row.get("label")
+        request = Request(said, row.get("speaker") if speaker is None else speaker, seconds, seed,
+                          temperature=row.get("temperature", usual.temperature) if temperature is None else temperature,
+                          min_p=usual.min_p if min_p is None else min_p, near=origin)
+        requests = _requests(synthesizer, request, 1 if count is None else count, each)
+        delivery, asked = _say(synthesizer, requests, place, finish, overwrite), len(requests)
+        if delivery.kept:
+            note(f"{delivery.kept} of {asked} clips were there already; --overwrite speaks them anew")
+        if page and out is not None:
+            from wavegen.synth.page import write_page
+
+            note(f"listen: {write_page(out, model)}")
     if json:
         for clip in delivery.clips:
             print(clip.to_json())
@@ -163,23 +211,36 @@ def synth(
     files.check_delivery(delivery, asked)
 
 
-def _say(synthesizer: Synthesizer, first: Request, count: int, place: vocode.Place) -> tuple[Delivery, int]:
+def _requests(synthesizer: Synthesizer, first: Request, count: int, each: bool) -> list[Request]:
+    """What is asked for, clip by clip."""
+    from wavegen.synth import numbered
+
+    if not each:
+        return numbered(first, count)
+    if not synthesizer.labels:
+        raise ConfigError(f'model "{synthesizer.spec.name}" has no labels to make clips of each; leave --each out')
+    labels = [first.label] if isinstance(first.label, str) else first.label or synthesizer.labels
+    assert not isinstance(labels, int)
+    return [request for label in labels for request in numbered(replace(first, label=label), count)]
+
+
+def _say(synthesizer: Synthesizer, requests: list[Request], place: vocode.Place, finish: Finish,
+         overwrite: bool) -> Delivery:
     """Speak clips of a model that is told a label, or nothing."""
-    from wavegen.synth import files, numbered
+    from wavegen.synth import files
     from wavegen.synth.spectrogram import plot_written
 
-    requests = numbered(first, count)
     with progress_bar(files.total_samples(synthesizer, requests), "speaking") as progress:
         if place.out is not None:
-            delivery = files.write_clips(synthesizer, requests, place.out, progress)
+            delivery = files.write_clips(synthesizer, requests, place.out, progress, finish, overwrite)
         elif place.output == STANDARD:
-            delivery = files.write_stream(synthesizer, first, sys.stdout.buffer, place.kind, progress)
+            delivery = files.write_stream(synthesizer, requests[0], sys.stdout.buffer, place.kind, progress)
         else:
             assert place.output is not None
-            delivery = files.write_clip(synthesizer, first, place.output, progress)
+            delivery = files.write_clip(synthesizer, requests[0], place.output, progress, finish)
     if place.plot is not None:
         plot_written(place.plot, synthesizer, requests, delivery, place.out)
-    return delivery, count
+    return delivery
 
 
 def _check_kind(spec: ModelFolder, wrong: list[str]) -> None:
@@ -198,7 +259,7 @@ def _format(kind: str | None, output: Path | None) -> str:
         return "wav"
     from wavegen.audio.streams import check_format
 
-    if output != STANDARD:
-        raise ConfigError("--format is for -o -; that of a file is the ending of its name")
+    if output is not None and output != STANDARD:
+        raise ConfigError("--format is for --out and -o -; that of a file is the ending of its name")
     check_format(kind)
     return kind

@@ -146,8 +146,8 @@ class Ledger:
             WavegenError: the folder cannot be made.
         """
         self.folder, self.path = folder, folder / MANIFEST
-        self._is_new = not folder.exists()
-        self._rows: dict[str, dict[str, Any]] = {}
+        self._is_new, self._is_first = not folder.exists(), not self.path.exists()
+        self._rows: dict[str, dict[str, Any]] = {}  # by id, or by path where a clip has none
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lines = self.path.read_bytes().split(b"\n") if self.path.exists() else []
@@ -156,8 +156,16 @@ class Ledger:
         for line in lines:
             with suppress(ValueError):  # the last may be cut short
                 row = json.loads(line)
-                if isinstance(row, dict) and isinstance(row.get("id"), str):
-                    self._rows[row["id"]] = row
+                if isinstance(row, dict) and isinstance(name := row.get("id", row.get("path")), str):
+                    self._rows[name] = row
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What is said of all clips, in their order."""
+        return list(self._rows.values())
+
+    def row(self, name: str) -> dict[str, Any] | None:
+        """What is said of a clip, by its id or its path."""
+        return self._rows.get(name)
 
     def verified(self, id: str, asked: dict[str, Any]) -> dict[str, Any] | None:
         """The row of a clip that is there, whole, and was asked for in the same words; else None."""
@@ -177,14 +185,15 @@ class Ledger:
 
     def add(self, row: dict[str, Any]) -> None:
         """Note what became of an utterance, at once."""
-        self._rows[row["id"]] = row
+        name = row["id"] if "id" in row else row["path"]
+        self._rows[name] = row
         line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
         try:
             with self.path.open("ab") as file:
                 # A line that a killed run left half written ends here.
                 file.write(line if file.tell() == 0 or self._ends_with_newline() else b"\n" + line)
         except OSError as error:
-            logger.warning("%s: the line of %s was not written: %s", self.path, row["id"], error.strerror or error)
+            logger.warning("%s: the line of %s was not written: %s", self.path, name, error.strerror or error)
 
     def close(self, order: Sequence[str]) -> None:
         """Write all lines anew: first the others, then these utterances in their order.
@@ -192,12 +201,14 @@ class Ledger:
         Raises:
             WavegenError: the file cannot be written; the appended lines are still there.
         """
-        if not any("error" not in row for row in self._rows.values()) and self._is_new:
+        if not any("error" not in row for row in self._rows.values()) and self._is_first:
             with suppress(OSError):
                 self.path.unlink(missing_ok=True)
-                self.folder.rmdir()
+                if self._is_new:
+                    self.folder.rmdir()
             return
-        others = [row for id, row in self._rows.items() if id not in set(order)]
+        mine = set(order)
+        others = [row for name, row in self._rows.items() if name not in mine]
         rows = [*others, *(self._rows[id] for id in dict.fromkeys(order) if id in self._rows)]
         with atomic_write(self.path) as file:
             file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())

@@ -15,11 +15,13 @@ from wavegen.audio.mulaw import from_companded
 from wavegen.engines.sampling import normal
 from wavegen.errors import ConfigError, EngineUnavailableError, did_you_mean
 from wavegen.models import ConditioningInputs
+from wavegen.synth.plan import NEAR_STREAM, Near
 
 ENGINES, PRECISIONS = ("auto", "torch"), ("auto", "f32")
 
 
-def draw_latents(model: Any, seed: int, stream: int, temperature: float = 1.0) -> torch.Tensor:
+def draw_latents(model: Any, seed: int, stream: int, temperature: float = 1.0,
+                 near: Near | None = None) -> torch.Tensor:
     """Latents of one clip from the prior: float32 (1, Z), or (1, C, F) of one window.
 
     They depend on seed and stream alone, so a clip is the same in every batch.
@@ -28,10 +30,16 @@ def draw_latents(model: Any, seed: int, stream: int, temperature: float = 1.0) -
         model: of family `wgan` or `vae`.
         seed, stream: see `wavegen.synth.Plan`.
         temperature: standard deviation; below 1 keeps to what is usual.
+        near: the clip whose latents they lie near to.
     """
     shape = model.latent_shape
+    stream += near.depth * NEAR_STREAM if near else 0
     drawn = normal(np.array([seed], np.uint64), np.array([stream], np.uint64), math.prod(shape))
-    return torch.from_numpy(drawn.reshape(1, *shape)) * temperature
+    latents = torch.from_numpy(drawn.reshape(1, *shape)) * temperature
+    if near is None:
+        return latents
+    other = draw_latents(model, near.seed, near.stream, near.temperature, near.near)
+    return math.sqrt(1 - near.spread**2) * other + near.spread * latents
 
 
 class OnePassEngine:

@@ -15,7 +15,37 @@ TAIL_SECONDS = 0.06  # spoken after the intended length, so that a clip ends by 
 PAUSE_SECONDS = 0.08  # of silence between the labels of a sequence
 MAX_SECONDS = 24 * 3600.0
 LABEL_STREAM = 2**32  # the k-th label of clip i draws from stream i + k * LABEL_STREAM
+NEAR_STREAM = 2**40  # what a clip adds to one it is near to is drawn so far on, for each step from a free draw
 LENGTH_STREAM = 2**63  # streams from here on draw lengths, those below draw samples
+
+
+@dataclass(frozen=True)
+class Near:
+    """Where the latents of a clip lie: not anywhere in the prior, but near those of another clip.
+
+        sqrt(1 - spread^2) those of the other + spread drawn anew
+
+    which is as likely under the prior as what is drawn freely, at every spread.
+
+    Attributes:
+        seed, stream, temperature: of the other clip's draw.
+        near: what that lay near to itself.
+        spread: in [0, 1]: 0 is the other clip, 1 is any clip.
+    """
+
+    seed: int
+    stream: int
+    temperature: float = 1.0
+    near: Near | None = None
+    spread: float = 0.3
+
+    def __post_init__(self) -> None:
+        _number("spread", self.spread, "in [0, 1]", lambda value: 0 <= value <= 1)
+
+    @property
+    def depth(self) -> int:
+        """Steps from a free draw."""
+        return 1 + (self.near.depth if self.near else 0)
 
 
 @dataclass(frozen=True)
@@ -33,6 +63,7 @@ class Request:
         temperature: above 0; below 1 is safer and duller. A one-pass model scales its noise with it.
         min_p: in [0, 1); codes less likely than this share of the likeliest are never drawn. 0 for a
             one-pass model, which draws no codes.
+        near: another clip that this one is to be like; of a model that has latents (wgan, vae).
     """
 
     label: str | int | Sequence[str | int] | None = None
@@ -42,6 +73,7 @@ class Request:
     clip: int = 0
     temperature: float = 1.0
     min_p: float = 0.0
+    near: Near | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +100,7 @@ class Plan:
     temperature: float
     min_p: float
     blend: Blend | None = None
+    near: Near | None = None
 
 
 def plan_clip(request: Request, spec: ModelFolder) -> tuple[Plan, ...]:
@@ -139,6 +172,9 @@ def _plan_label(request: Request, spec: ModelFolder, label: str | None, speaker:
     if request.min_p and is_one_pass(spec.model):
         raise ConfigError(f'min_p is {request.min_p}, but model "{spec.name}" gives a clip at once and draws no codes; '
                           "leave it out")
+    if request.near is not None and window is None:
+        raise ConfigError(f'model "{spec.name}" is a {spec.model.family}, which has no latents to draw near to: '
+                          "take another seed, or a lower temperature")
     if intended < 1:
         raise ConfigError(f"seconds is {request.seconds}, less than one sample at {spec.audio.sample_rate} Hz")
     return Plan(
@@ -152,6 +188,7 @@ def _plan_label(request: Request, spec: ModelFolder, label: str | None, speaker:
         stream,
         float(request.temperature),
         float(request.min_p),
+        near=request.near,
     )
 
 

@@ -56,7 +56,7 @@ def plot_written(
         if clip.row["path"] == "-":
             waveform = _beginning(synthesizer, request)
         else:
-            waveform, _ = io.load((folder or Path()) / clip.row["path"])
+            waveform, _ = io.load((folder or Path()) / clip.row["path"], synthesizer.sample_rate)
         label = clip.row["label"]
         said = " ".join(label) if isinstance(label, list) else label
         title = ", ".join(name for name in (said, clip.row["speaker"]) if name is not None)

@@ -140,7 +140,7 @@ class Synthesizer:
             self.engine = build_engine(
                 self._network, engine, precision, device, loaded.ranges, threads, loaded.spec.calibration
             )
-        self._report = self._no_report()
+        self._report = self.no_report()
 
     def __call__(self, mel: Any, *args: Any, **options: Any) -> NoReturn:
         """For vocoders alone (`wavegen.synth.Vocoder`).
@@ -236,7 +236,7 @@ class Synthesizer:
         # Rows of like length share a batch: the engine runs each batch as long as its longest row.
         rows.sort(key=lambda row: clips[row[0]][row[1]].num_samples)
         spoken: dict[tuple[int, int], np.ndarray] = {}
-        self._report = self._no_report()
+        self._report = self.no_report()
         for begin in range(0, len(rows), self.engine.batch_rows):
             batch = rows[begin : begin + self.engine.batch_rows]
             plans = [clips[number][place] for number, place in batch]
@@ -266,7 +266,7 @@ class Synthesizer:
         if self.spec.model.family not in ("wgan", "vae"):
             raise ConfigError(f'model "{self.spec.name}" is a {self.spec.model.family}, which has no latents to decode')
         clips = []
-        self._report = self._no_report()
+        self._report = self.no_report()
         for place, (given, request) in enumerate(zip(latents, requests, strict=True)):
             (plan,) = plan_clip(replace(request, seconds=None), self.spec)
             # A sequence of latents may be several windows long.
@@ -312,7 +312,7 @@ class Synthesizer:
         if isinstance(chunk_samples, bool) or not isinstance(chunk_samples, int) or chunk_samples < 1:
             raise ConfigError(f"chunk_samples must be a whole number of at least 1, found {chunk_samples!r}")
         plans = plan_clip(request, self.spec)
-        self._report = self._no_report()
+        self._report = self.no_report()
         return self._chunks(plans, chunk_samples)
 
     def _chunks(self, plans: Sequence[Plan], chunk_samples: int) -> Iterator[AudioChunk]:
@@ -357,7 +357,7 @@ class Synthesizer:
             num_samples = min(block_samples, remaining)
             waveforms = decode(self.engine.step(state, num_samples))
             kept = sum(min(num_samples, max(0, plan.num_samples - done)) for plan in plans)
-            self._report += replace(self._no_report(), num_samples=kept, wall_seconds=time.perf_counter() - begin)
+            self._report += replace(self.no_report(), num_samples=kept, wall_seconds=time.perf_counter() - begin)
             yield waveforms
             done, remaining = done + num_samples, remaining - num_samples
             begin = time.perf_counter()
@@ -368,13 +368,14 @@ class Synthesizer:
         begin = time.perf_counter()
         waveforms = np.zeros((len(plans), max(plan.num_samples for plan in plans)), np.float32)
         for row, plan in enumerate(plans):
-            given = latents[row] if latents else draw_latents(self.model, plan.seed, plan.stream, plan.temperature)
+            given = latents[row] if latents else draw_latents(self.model, plan.seed, plan.stream, plan.temperature,
+                                                              plan.near)
             window = engine.generate(given, self._named([plan]))
             clip = window[: plan.num_samples]
             if len(clip) < len(window) and latents is None:  # what is decoded ends where its original did
                 clip = levels.fade(clip, self.sample_rate, 0.0, CUT_FADE_MS)
             waveforms[row, : len(clip)] = clip
-        self._report += replace(self._no_report(), num_samples=sum(plan.num_samples for plan in plans),
+        self._report += replace(self.no_report(), num_samples=sum(plan.num_samples for plan in plans),
                                 wall_seconds=time.perf_counter() - begin)
         return waveforms
 
@@ -386,7 +387,7 @@ class Synthesizer:
         features = None
         if self._network is not self.model:
             # The temperature is that of the codes.
-            drawn = latents or [draw_latents(self.model, plan.seed, plan.stream) for plan in plans]
+            drawn = latents or [draw_latents(self.model, plan.seed, plan.stream, near=plan.near) for plan in plans]
             features = self.model.features(torch.cat([*drawn]), self._named(plans))
         lengths = torch.tensor([plan.intended_samples for plan in plans])
         return ModelConditioning(self._network, replace(self._named(plans), num_samples=lengths, features=features))
@@ -437,7 +438,8 @@ class Synthesizer:
             pieces += [self._pause(), waveform]
         return AudioChunk(np.concatenate(pieces), self.sample_rate)
 
-    def _no_report(self) -> Report:
+    def no_report(self) -> Report:
+        """The report of nothing yet."""
         return Report(0, 0.0, self.sample_rate, self.engine.name, self.engine.precision, self.engine.choice)
 
 

@@ -1,0 +1,76 @@
+"""Clips finished for a sampler: cut, level, rate and depth, the same bytes each time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+
+from wavegen.errors import AudioError, ConfigError
+from wavegen.synth.finish import Finish
+
+
+def one_shot(rate=16000):
+    """0.1 s of silence, a decaying tone of 0.2 s, silence up to 1 s, with an offset."""
+    time = np.arange(rate) / rate
+    tone = 0.3 * np.sin(2 * np.pi * 400 * time) * np.exp(-30 * (time - 0.1)) * (time >= 0.1)
+    return (tone + 0.01).astype(np.float32)
+
+
+def test_tidy_cuts_silence_levels_and_fades():
+    waveform, rate = Finish(tidy=True).apply(one_shot(), 16000)
+    assert rate == 16000 and 0.15 < len(waveform) / rate < 0.35
+    assert np.abs(waveform).max() == pytest.approx(0.9, abs=0.01)
+    assert waveform[0] == 0 and waveform[-1] == 0
+    assert abs(np.mean(waveform)) < 0.01
+
+
+def test_silence_stays_silence():
+    waveform, _ = Finish(tidy=True).apply(np.zeros(100, np.float32), 8000)
+    assert np.array_equal(waveform, np.zeros(100))
+
+
+def test_a_rate_is_resampled_to():
+    waveform, rate = Finish(sample_rate=44100).apply(one_shot(), 16000)
+    assert rate == 44100 and len(waveform) == 44100
+
+
+@pytest.mark.parametrize(("kind", "bits", "subtype"), [
+    ("wav", 16, "PCM_16"), ("wav", 24, "PCM_24"), ("wav", 32, "FLOAT"), ("flac", 16, "PCM_16"), ("flac", 24, "PCM_24"),
+])
+@pytest.mark.parametrize("num_samples", [1, 129])
+def test_a_file_holds_the_samples_in_its_depth(tmp_path, kind, bits, subtype, num_samples):
+    waveform = np.random.default_rng(0).uniform(-1, 1, num_samples).astype(np.float32)
+    waveform[0] = -1.0
+    finish, path = Finish(bits=bits, kind=kind), tmp_path / f"a.{kind}"
+    finish.save(path, waveform, 44100)
+    info = soundfile.info(path)
+    assert (info.subtype, info.samplerate, info.frames) == (subtype, 44100, num_samples)
+    read, _ = soundfile.read(path, dtype="float64")
+    np.testing.assert_allclose(read, waveform, atol=2.0 ** (1 - bits) if bits < 32 else 0)
+    first = path.read_bytes()
+    finish.save(path, waveform, 44100)
+    assert path.read_bytes() == first
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("bits", [16, 24, 32])
+def test_what_exceeds_full_scale_is_clipped_and_what_is_no_number_refused(tmp_path, bits):
+    finish = Finish(bits=bits)
+    finish.save(tmp_path / "a.wav", np.array([2.0, -2.0, 0.0], np.float32), 8000)
+    read, _ = soundfile.read(tmp_path / "a.wav")
+    np.testing.assert_allclose(read, [1, -1, 0], atol=1e-4)
+    with pytest.raises(AudioError, match="NaN"):
+        finish.save(tmp_path / "b.wav", np.array([np.nan], np.float32), 8000)
+    assert not (tmp_path / "b.wav").exists()
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"bits": 20}, "a wav file has 16, 24, 32 bits a sample, found 20"),
+    ({"bits": 32, "kind": "flac"}, "a flac file has 16, 24 bits"),
+    ({"kind": "raw"}, 'wav or flac, found "raw"'),
+    ({"sample_rate": 10}, "sample_rate must lie in"),
+])
+def test_a_wrong_setting_is_named(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Finish(**settings)
