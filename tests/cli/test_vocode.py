@@ -330,7 +330,7 @@ def test_formats_of_stdout(model, desk, kind, capsysbinary):
         ("--like tone.flac --layout CT -o a.wav", 2, "--layout is for --mel"),
         ("--mel mels/m0.npy --layout BCT -o a.wav", 2, 'no layout "BCT"'),
         ("--mel mels/m0.npy --mel-spec tacotron -o a.wav", 2, 'did you mean "tacotron2"'),
-        ("--mel mels/m0.npy --format raw -o a.wav", 2, "--format is for -o -"),
+        ("--mel mels/m0.npy --format raw -o a.wav", 2, "--format is for --out and -o -"),
         ("--mel mels/m0.npy --format mp3 -o -", 2, 'cannot write the format "mp3"'),
         ("--mel mels/m0.npy --temperature 0 -o a.wav", 2, "temperature must be above 0"),
         ("--mel mels/m0.npy --min-p 2 -o a.wav", 2, "min_p must lie in [0, 1]"),

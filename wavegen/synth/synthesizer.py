@@ -20,7 +20,17 @@ from wavegen.errors import ConfigError
 from wavegen.models import ConditioningInputs
 from wavegen.synth.guards import GuardReport
 from wavegen.synth.one_pass import OnePassEngine, draw_latents
-from wavegen.synth.plan import Blend, Plan, Request, clip_samples, is_one_pass, pause_samples, plan_clip, window_samples
+from wavegen.synth.plan import (
+    Blend,
+    Near,
+    Plan,
+    Request,
+    clip_samples,
+    is_one_pass,
+    pause_samples,
+    plan_clip,
+    window_samples,
+)
 
 BLOCK_SAMPLES = 4096  # an engine call: long enough to cost nothing, short enough to interrupt
 CUT_FADE_MS = 10.0  # where a window is not given to its end
@@ -184,6 +194,7 @@ class Synthesizer:
         clip: int = ...,
         temperature: float = ...,
         min_p: float = ...,
+        near: Near | None = ...,
     ) -> AudioChunk: ...
 
     @overload
@@ -198,6 +209,7 @@ class Synthesizer:
         clip: int = ...,
         temperature: float = ...,
         min_p: float = ...,
+        near: Near | None = ...,
     ) -> list[AudioChunk]: ...
 
     def generate(
@@ -211,6 +223,7 @@ class Synthesizer:
         clip: int = 0,
         temperature: float = 1.0,
         min_p: float = 0.0,
+        near: Near | None = None,
     ) -> AudioChunk | list[AudioChunk]:
         """One clip, or with `count` a list of that many.
 
@@ -219,12 +232,12 @@ class Synthesizer:
             speaker: in whose voice.
             seconds: intended length of each label; None draws one usual for label and speaker.
             count: None for one clip; else clips `clip` to `clip + count - 1`.
-            seed, clip, temperature, min_p: see `Request`.
+            seed, clip, temperature, min_p, near: see `Request`.
 
         Raises:
             ConfigError: names the argument, what was found and what would fit.
         """
-        first = Request(label, speaker, seconds, seed, clip, temperature, min_p)
+        first = Request(label, speaker, seconds, seed, clip, temperature, min_p, near)
         if count is None:
             return self.generate_batch([first])[0]
         return self.generate_batch(numbered(first, count))
@@ -292,6 +305,7 @@ class Synthesizer:
         clip: int = 0,
         temperature: float = 1.0,
         min_p: float = 0.0,
+        near: Near | None = None,
     ) -> Iterator[AudioChunk]:
         """The clip `generate` would give, chunk by chunk as it is spoken, whatever its length.
 
@@ -302,7 +316,8 @@ class Synthesizer:
         Raises:
             ConfigError: at the call, not at the first chunk.
         """
-        return self.stream_request(Request(label, speaker, seconds, seed, clip, temperature, min_p), chunk_samples)
+        request = Request(label, speaker, seconds, seed, clip, temperature, min_p, near)
+        return self.stream_request(request, chunk_samples)
 
     def stream_request(self, request: Request, chunk_samples: int | None = None) -> Iterator[AudioChunk]:
         """`stream` of a request."""
