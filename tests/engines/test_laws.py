@@ -95,6 +95,22 @@ def test_a_copy_is_independent(name):
 
 
 @every_engine
+def test_a_copy_may_be_written_over_an_earlier_one(name):
+    engine, state = engine_of(name), start(name)
+    place = state.copy()
+    engine.step(place, 7)  # what it held is of no account
+    for _ in range(2):
+        engine.step(state, 30)
+        place = state.save(place)
+        assert place is not state and place.position == state.position
+        expected = engine.step(state.copy(), 50)
+        forked = place.copy()
+        engine.step(forked, 50, make_uniforms(1, 3, 50))  # goes elsewhere
+        engine.step(state, 20)
+        assert np.array_equal(engine.step(place, 50), expected)
+
+
+@every_engine
 def test_a_redraw_changes_the_future_of_its_rows_alone(name):
     """The detour of a row is what it would have been with that stream and temperature from there on."""
     engine, state = engine_of(name), start(name)

@@ -127,13 +127,16 @@ class MelPredictor:
 
     Args:
         spec, order, preemphasis, basis: as of `mel_to_lpc`.
+        plain: lags of the signal without pre-emphasis that `autocorrelation` gives behind the others; one spectrum
+            serves both.
     """
 
     def __init__(self, spec: MelSpec, order: int = 16, preemphasis: float = 0.85,
-                 basis: np.ndarray | None = None) -> None:
+                 basis: np.ndarray | None = None, plain: int = 0) -> None:
         self.spec, self.order = spec, order
         weights = mel_basis(spec) if basis is None else np.asarray(basis)
-        self._inverse, self._cosines = _inverse(weights.astype(np.float32).tobytes(), spec.n_mels, preemphasis, order)
+        self._inverse, self._cosines = _inverse(weights.astype(np.float32).tobytes(), spec.n_mels, preemphasis, order,
+                                                plain)
         # The least that a bin can hold when its bands are at the floor.
         least = spec.floor / float(weights.sum(1).mean())
         self._exponent, self._least = 2.0 / spec.power, least ** (2.0 / spec.power)
@@ -147,7 +150,7 @@ class MelPredictor:
         self.lookahead, self.lookback = max(0, math.ceil(self._shift)), max(0, -math.floor(self._shift))
 
     def autocorrelation(self, features: np.ndarray) -> np.ndarray:
-        """What each frame says of the signal's spectrum: float64 (F, order + 1), each frame by itself.
+        """What each frame says of the signal's spectrum: float64 (F, order + 1 + plain), each frame by itself.
 
         Args:
             features: float (n_mels, F).
@@ -160,7 +163,7 @@ class MelPredictor:
             logarithm *= np.log(10.0)
         if not np.abs(logarithm).max(initial=0.0) < 200:
             raise ValueError("features to predict from are not finite, or no logarithms")
-        out = np.zeros((features.shape[1], self.order + 1))
+        out = np.zeros((features.shape[1], self._cosines.shape[1]))
         _autocorrelations(np.ascontiguousarray(logarithm.T), self._inverse, self._cosines, self._exponent,
                           self._least, out)
         return out
@@ -169,8 +172,8 @@ class MelPredictor:
         """Rows [start, stop): float32 (stop - start, order).
 
         Args:
-            autocorrelation: float64 (n, order + 1) of the frames `first` to first + n - 1; no less than rows
-                need, up to the last frame there is.
+            autocorrelation: float64 (n, order + 1 or more) of the frames `first` to first + n - 1; no less than
+                rows need, up to the last frame there is.
             first: number of its first frame.
             count: frames of the whole clip, or any larger number as long as that is not known; the last one holds on.
         """
@@ -222,8 +225,8 @@ def retrace(signal: np.ndarray, coefficients: np.ndarray, hop_length: int, start
 
 
 @lru_cache(maxsize=8)
-def _inverse(basis: bytes, n_mels: int, preemphasis: float, order: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bands to bins float64 (n_mels, bins), and bins to autocorrelation (bins, order + 1)."""
+def _inverse(basis: bytes, n_mels: int, preemphasis: float, order: int, plain: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bands to bins float64 (n_mels, bins), and bins to autocorrelation (bins, order + 1 + plain)."""
     weights = np.frombuffer(basis, np.float32).reshape(n_mels, -1).astype(np.float64)
     bins = weights.shape[1]
     inverse = np.linalg.pinv(weights).T.copy()
@@ -233,7 +236,10 @@ def _inverse(basis: bytes, n_mels: int, preemphasis: float, order: int) -> tuple
     angle = np.pi * np.arange(bins) / (bins - 1)
     emphasis = 1 + preemphasis**2 - 2 * preemphasis * np.cos(angle)
     emphasis[1:-1] *= 2  # the negative frequencies
-    return inverse[:, nearest].copy(), emphasis[:, None] * np.cos(angle[:, None] * np.arange(order + 1))
+    sides = np.ones(bins)
+    sides[1:-1] = 2
+    lags = emphasis[:, None] * np.cos(angle[:, None] * np.arange(order + 1))
+    return inverse[:, nearest].copy(), np.hstack([lags, sides[:, None] * np.cos(angle[:, None] * np.arange(plain))])
 
 
 class Decoder:

@@ -29,6 +29,7 @@ from wavegen.audio.lpc import MelPredictor
 from wavegen.config import MelSpec
 
 VIEWS = ("low", "middle", "high")
+LAGS = 3  # of the autocorrelation that the views are read from
 EDGE_HZ = 120.0  # below, the view "low" does not see
 PARTS = 4  # stretches of a frame that are judged by themselves
 # dB over what the mel says. 20 minutes of one reader, coded and decoded, reach 8.7 and 3.8.
@@ -47,15 +48,22 @@ class Verdict(NamedTuple):
     Attributes:
         burst: over the limit for what the mel says; at most 0 is well.
         quiet: under the limit for what the mel says of this and earlier frames; at most 0 is well.
+        worst: the largest of all; a number.
     """
 
     burst: Floats
     quiet: Floats
+    worst: float
 
     @property
     def fault(self) -> Floats:
         """The worse of both; above 0 is a fault."""
         return np.maximum(self.burst, self.quiet)
+
+    def part(self, start: int, stop: int) -> Verdict:
+        """Of frames [start, stop) of these."""
+        burst, quiet = self.burst[:, start:stop], self.quiet[:, start:stop]
+        return Verdict(burst, quiet, float(np.maximum(burst, quiet).max(initial=-np.inf)))
 
 
 class Watch:
@@ -70,7 +78,7 @@ class Watch:
     def __init__(self, spec: MelSpec, batch_size: int = 1, basis: np.ndarray | None = None) -> None:
         self.spec, self.batch_size = spec, batch_size
         self._pole = math.exp(-2 * math.pi * EDGE_HZ / spec.sample_rate)
-        self._spectrum = MelPredictor(spec, order=2, preemphasis=0.0, basis=basis)
+        self._spectrum = MelPredictor(spec, order=LAGS - 1, preemphasis=0.0, basis=basis)
         # From sums over the two-sided spectrum of a windowed frame to a mean over its samples.
         self._scale = 1 / (spec.n_fft * 0.375 * spec.win_length)
         self._memory = np.zeros((batch_size, 5))  # past of the filters, see `_measure`
@@ -85,23 +93,27 @@ class Watch:
         other._memory, other._latest = self._memory.copy(), self._latest.copy()
         return other
 
-    def expected(self, features: NDArray[np.floating[Any]], num_frames: int) -> Floats:
-        """What log-mel frames say of the samples they are held for: mean power of each view, full scale 1.
+    def levels(self, features: NDArray[np.floating[Any]]) -> Floats:
+        """Autocorrelations (F, LAGS) that log-mel frames (n_mels, F) say, each frame by itself; as of `MelPredictor`.
+
+        Raises:
+            ValueError: numbers that are not finite, or no logarithms.
+        """
+        return self._spectrum.autocorrelation(features)
+
+    def expected(self, levels: Floats, num_frames: int) -> Floats:
+        """What frames say of the samples they are held for: mean power of each view, full scale 1.
 
         Args:
-            features: (B, n_mels, num_frames or more): a frame's samples lie between its centre and the next one's, so
+            levels: (B, num_frames or more, LAGS): a frame's samples lie between its centre and the next one's, so
                 give one more where it is known; without it each frame stands for itself.
             num_frames: n.
 
         Returns:
             float64 (B, n, 2, 3): the louder and the quieter of both frames.
-
-        Raises:
-            ValueError: numbers that are not finite, or no logarithms.
         """
-        out = np.zeros((len(features), num_frames, 2, 3))
-        for row, frames in enumerate(features):
-            _expect(self._spectrum.autocorrelation(frames), self._scale, out[row])
+        out = np.zeros((len(levels), num_frames, 2, 3))
+        _expect(np.ascontiguousarray(levels), self._scale, out)
         return out
 
     def judge(self, waveform: np.ndarray, expected: Floats) -> Verdict:
@@ -120,27 +132,28 @@ class Watch:
             raise ValueError(f"a stretch to judge is ({self.batch_size}, frames * {hop}), with what is expected of "
                              f"each frame; found {waveform.shape} and {expected.shape}")
         burst, quiet = np.zeros((rows, samples // hop)), np.zeros((rows, samples // hop))
-        _judge(np.ascontiguousarray(waveform, np.float32), expected, hop, self._pole, self._memory, self._latest,
-               self._count, burst, quiet)
+        worst = _judge(np.ascontiguousarray(waveform, np.float32), expected, hop, self._pole, self._memory,
+                       self._latest, self._count, burst, quiet)
         self._count += samples // hop
-        return Verdict(burst, quiet)
+        return Verdict(burst, quiet, worst)
 
 
 @compiled
 def _expect(r: Any, scale: Any, out: Any) -> None:
-    """Louder and quieter of each frame and the next, (n, 2, 3), from autocorrelations (n or n + 1, 3)."""
+    """Louder and quieter of each frame and the next, (B, n, 2, 3), from autocorrelations (B, n or n + 1, 3)."""
     # Without the frame after the last none is compared with its next: it must not matter how frames arrive.
-    ahead = 1 if r.shape[0] > out.shape[0] else 0
-    for f in range(out.shape[0]):
-        for side in range(2):
-            a, b, c = r[f + side * ahead]
-            for view in range(3):
-                power = a if view == 0 else (2 * (a - b) if view == 1 else 6 * a - 8 * b + 2 * c)
-                power = max(power * scale, 0.0)
-                if side == 0 or power > out[f, 0, view]:
-                    out[f, 0, view] = power
-                if side == 0 or power < out[f, 1, view]:
-                    out[f, 1, view] = power
+    ahead = 1 if r.shape[1] > out.shape[1] else 0
+    for row in range(out.shape[0]):
+        for f in range(out.shape[1]):
+            for side in range(2):
+                a, b, c = r[row, f + side * ahead]
+                for view in range(3):
+                    power = a if view == 0 else (2 * (a - b) if view == 1 else 6 * a - 8 * b + 2 * c)
+                    power = max(power * scale, 0.0)
+                    if side == 0 or power > out[row, f, 0, view]:
+                        out[row, f, 0, view] = power
+                    if side == 0 or power < out[row, f, 1, view]:
+                        out[row, f, 1, view] = power
 
 
 @compiled
@@ -169,8 +182,9 @@ def _measure(x: Any, pole: Any, memory: Any, out: Any) -> None:
 
 @compiled
 def _judge(waveform: Any, expected: Any, hop: Any, pole: Any, memory: Any, latest: Any, count: Any, burst: Any,
-           quiet: Any) -> None:
-    power = np.zeros((PARTS, 3))
+           quiet: Any) -> Any:
+    """Write burst and quiet (B, n), and give the largest of them."""
+    power, largest = np.zeros((PARTS, 3)), -1e3
     for row in range(waveform.shape[0]):
         told = expected[row]
         for f in range(waveform.shape[1] // hop):
@@ -194,3 +208,5 @@ def _judge(waveform: Any, expected: Any, hop: Any, pole: Any, memory: Any, lates
             if wanted > QUIET_FRAMES * QUIET_FLOOR:
                 least = -10 * np.log10(came / wanted + 1e-12) - QUIET_LIMIT
             burst[row, f], quiet[row, f] = worst, least
+            largest = max(largest, worst, least)
+    return largest

@@ -88,6 +88,10 @@ class State(ABC):
             conditioning: what the copy asks for its frames from the next block on; None shares.
         """
 
+    def save(self, place: State | None = None) -> State:
+        """A copy, written over an earlier one of this state's past that is no longer needed, if there is one."""
+        return self.copy()
+
     def redraw(self, streams: Sequence[int] | None = None, temperature: float | Sequence[float] | None = None) -> None:
         """Give the rows another future: from the next sample on they draw like this.
 

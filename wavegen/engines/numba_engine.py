@@ -95,6 +95,17 @@ class NumbaState(State):
         other.blocks = self.blocks.copy(conditioning)
         return other
 
+    def save(self, place: State | None = None) -> NumbaState:
+        if not isinstance(place, NumbaState) or place.packed is not self.packed:
+            return self.copy()
+        own = {name: getattr(place, name) for name in ("rings", "history", "previous", "scratch", "link")}
+        place.__dict__.update(self.__dict__)
+        place.__dict__.update(own)
+        for name in ("rings", "history", "previous"):
+            own[name][:] = getattr(self, name)
+        place.blocks = self.blocks.copy()
+        return place
+
 
 class NumbaEngine(AbstractEngine):
     """WaveNet of any shape.

@@ -58,7 +58,7 @@ def check_against_mel(waveform: np.ndarray, features: np.ndarray, spec: MelSpec,
         return MelCheck(seconds, 0, 0, -np.inf, constant)
     watch = Watch(spec, 1, basis)
     place = np.minimum(np.arange(frames + 1), features.shape[-1] - 1)  # the last frame holds on
-    expected = watch.expected(np.asarray(features, np.float32)[None, :, place], frames)
+    expected = watch.expected(watch.levels(np.asarray(features, np.float32)[:, place])[None], frames)
     found = watch.judge(np.asarray(waveform, np.float32)[None, : frames * spec.hop_length], expected)
     loud = found.burst[0] > 0
     # A constant clip is a fault only where the mel says something.

@@ -113,66 +113,72 @@ class Guard:
         self.watch = Watch(spec, size, basis)
         self._credits = np.full(size, CREDITS)
         self._gains = np.ones(size)  # of the latest frame
+        self._spare: State | None = None  # memory for the next copy of the engine's state
+        self._usual: Rows | None = None  # known to be how a row draws where all is well
 
     def copy(self) -> Guard:
         """An independent guard with the same past."""
         other = object.__new__(Guard)
         other.__dict__.update(self.__dict__)
         other.watch, other._credits, other._gains = self.watch.copy(), self._credits.copy(), self._gains.copy()
+        other._spare = None
         return other
 
-    def speak(self, engine: AbstractEngine, state: State, decoder: SignalDecoder, features: NDArray[np.float32],
-              frames: int, active: NDArray[np.int64]) -> Guarded:
+    def speak(self, engine: AbstractEngine, state: State, decoder: SignalDecoder, levels: Floats, frames: int,
+              active: NDArray[np.int64]) -> Guarded:
         """Speak the next frames of every row.
 
         Args:
             engine, state, decoder: where the generation stands; they may be advanced in place, so go on with
                 those that come back.
-            features: (B, n_mels, frames or one more), see `Watch.expected`. The frames are whole blocks, or the rest of
+            levels: (B, frames or one more, LAGS), see `Watch.expected`. The frames are whole blocks, or the rest of
                 all rows.
             frames: to be spoken, n.
             active: (B,), how many of them belong to the row; the rest is not judged.
         """
-        expected = self.watch.expected(features, frames)
+        expected = self.watch.expected(levels, frames)
         heat = self._temperatures(expected)
         parts: list[Guarded] = []
         start = 0
         while start < frames:
             # All that is left as if nothing could go wrong; then back to the first block that did.
-            kept = state.copy(), decoder.copy(), self.watch.copy()
-            usual = np.zeros(state.batch_size, np.int64)
-            stretch, verdict = self._try(engine, state, decoder, self.watch, expected[:, start:], heat[start:], usual)
+            kept = state.save(self._spare), decoder.copy(), self.watch.copy()
+            self._spare = None
+            stretch, verdict = self._try(engine, state, decoder, self.watch, expected[:, start:], _part(heat, start))
             failed = self._first_fault(verdict, active - start)
             if failed < 0:
+                self._spare = kept[0]
                 self._credits = _earn(self._credits, frames - start)
-                parts.append(stretch._replace(report=self._count(verdict, active - start, heat[start:])))
-                return self._turned_down(_joined(parts))
+                parts.append(stretch._replace(report=self._count(verdict, active - start, _part(heat, start))))
+                break
             if failed:
                 state, decoder, self.watch = kept
                 upto = start + failed
                 stretch, before = self._try(engine, state, decoder, self.watch, expected[:, start:upto],
-                                            heat[start:upto], usual)
+                                            _part(heat, start, upto))
                 self._credits = _earn(self._credits, failed)
-                parts.append(stretch._replace(report=self._count(before, active - start, heat[start:upto])))
+                parts.append(stretch._replace(report=self._count(before, active - start, _part(heat, start, upto))))
                 kept = state.copy(), decoder.copy(), self.watch.copy()
                 start = upto
             stop = min(start + self.block_frames, frames)
-            parts.append(self._again(engine, kept, expected[:, start:stop], heat[start:stop], active - start,
-                                     Verdict(*(of[:, failed : failed + stop - start] for of in verdict))))
+            parts.append(self._again(engine, kept, expected[:, start:stop], _part(heat, start, stop), active - start,
+                                     verdict.part(failed, failed + stop - start)))
             state, decoder, start = parts[-1].state, parts[-1].decoder, stop
         return self._turned_down(_joined(parts))
 
     def _turned_down(self, spoken: Guarded) -> Guarded:
         """What is still too loud, brought under the limit."""
-        if spoken.burst.max(initial=-1.0) > 0 or (self._gains < 1).any():
+        if spoken.burst.max(initial=-1.0) > 0 or self._gains.min() < 1:
             gains = np.where(spoken.burst > 0, 10 ** (-(spoken.burst + MARGIN) / 20), 1.0)
             _turn_down(spoken.waveform, gains, self._gains, self.spec.hop_length)
         return spoken
 
     def _first_fault(self, verdict: Verdict, active: NDArray[np.int64]) -> int:
         """The first frame of the first block that is to be spoken again; -1 if all is well."""
+        if not self.attempts or verdict.worst <= 0:
+            return -1
         faulty = (verdict.fault > 0) & (np.arange(verdict.fault.shape[1]) < active[:, None])
-        if not self.attempts or not faulty.any():
+        if not faulty.any():
             return -1
         credits = self._credits.copy()
         for start in range(0, faulty.shape[1], self.block_frames):
@@ -182,10 +188,10 @@ class Guard:
                 return start
         return -1
 
-    def _again(self, engine: AbstractEngine, kept: tuple[State, SignalDecoder, Watch], expected: Floats, heat: Floats,
-               active: NDArray[np.int64], first: Verdict) -> Guarded:
+    def _again(self, engine: AbstractEngine, kept: tuple[State, SignalDecoder, Watch], expected: Floats,
+               heat: Floats | None, active: NDArray[np.int64], first: Verdict) -> Guarded:
         """A block that failed, spoken until it is well in every row, or with the least fault of all attempts."""
-        frames = len(heat)
+        frames = expected.shape[1]
         inside = np.arange(frames) < active[:, None]
         fault = _worst(first, inside)
         choice, tried = np.zeros(len(fault), np.int64), np.zeros(len(fault), np.int64)
@@ -210,40 +216,50 @@ class Guard:
         return best._replace(report=self._count(first, active, heat, verdict, int(tried.sum())))
 
     def _try(self, engine: AbstractEngine, state: State, decoder: SignalDecoder, watch: Watch, expected: Floats,
-             heat: Floats, attempts: NDArray[np.int64]) -> tuple[Guarded, Verdict]:
-        """Some frames with each row's attempt, 0 being the usual draw."""
-        streams = self.rows.streams ^ (attempts.astype(np.uint64) << np.uint64(STREAM_BITS))
-        cooler = COOLER**attempts
-        codes, begin = [], 0
-        for frame in range(1, len(heat) + 1):
-            if frame < len(heat) and (heat[frame] == heat[begin]).all():
-                continue
-            temperature = heat[begin] * cooler
-            if (state.rows.streams != streams).any() or (state.rows.temperature != temperature).any():
-                state.redraw(streams.tolist(), temperature.tolist())
-            codes.append(engine.step(state, (frame - begin) * self.spec.hop_length))
-            begin = frame
-        together = np.concatenate(codes, axis=1) if len(codes) > 1 else codes[0]
+             heat: Floats | None, attempts: NDArray[np.int64] | None = None) -> tuple[Guarded, Verdict]:
+        """Some frames with each row's attempt, 0 or None being the usual draw."""
+        streams, frames, hop = self.rows.streams, expected.shape[1], self.spec.hop_length
+        if heat is None and attempts is None:
+            if state.rows is not self._usual:
+                _redraw(state, streams, self.rows.temperature)
+                self._usual = state.rows
+            together = engine.step(state, frames * hop)
+        else:
+            cooler = np.ones(len(streams))
+            if attempts is not None:
+                streams = streams ^ (attempts.astype(np.uint64) << np.uint64(STREAM_BITS))
+                cooler = np.power(COOLER, attempts)
+            if heat is None:
+                heat = self.rows.temperature[None].repeat(frames, axis=0)
+            codes, begin = [], 0
+            for frame in range(1, frames + 1):
+                if frame < frames and (heat[frame] == heat[begin]).all():
+                    continue
+                _redraw(state, streams, heat[begin] * cooler)
+                codes.append(engine.step(state, (frame - begin) * hop))
+                begin = frame
+            together = np.concatenate(codes, axis=1)
         waveform = decoder.decode(together)
         verdict = watch.judge(waveform, expected)
         return Guarded(together, waveform, state, decoder, verdict.burst, GuardReport()), verdict
 
-    def _temperatures(self, expected: Floats) -> Floats:
-        """Of each frame and row: (n, B)."""
-        usual = self.rows.temperature
-        factor = silence_factor(expected) if self.lower else np.ones(expected.shape[:2])
-        return factor.T * usual
+    def _temperatures(self, expected: Floats) -> Floats | None:
+        """Of each frame and row: (n, B); None where all are as is usual."""
+        if not self.lower or _quietest(expected) >= 10 ** (QUIET_DB / 10):  # nearly always
+            return None
+        heat: Floats = silence_factor(expected).T * self.rows.temperature
+        return heat
 
-    def _count(self, first: Verdict, active: NDArray[np.int64], heat: Floats, final: Verdict | None = None,
+    def _count(self, first: Verdict, active: NDArray[np.int64], heat: Floats | None, final: Verdict | None = None,
                attempts: int = 0) -> GuardReport:
         """Of some frames; what came out in the end is `final`."""
-        inside = np.arange(len(heat)) < active[:, None]
-        cool = int(((self.rows.temperature[:, None] > heat.T) & inside).sum())
-        seconds, frames = self.spec.hop_length / self.spec.sample_rate, int(inside.sum())
-        if final is None:
-            if not (first.fault > 0).any():
-                return GuardReport(seconds, frames, quiet_frames=cool)
-            final = first
+        seconds, stretch = self.spec.hop_length / self.spec.sample_rate, first.burst.shape[1]
+        frames = sum(max(0, min(count, stretch)) for count in active.tolist())
+        if heat is None and final is None and first.worst <= 0:
+            return GuardReport(seconds, frames)
+        inside = np.arange(stretch) < active[:, None]
+        cool = 0 if heat is None else int(((self.rows.temperature[:, None] > heat.T) & inside).sum())
+        final = first if final is None else final
         burst, quiet = self._blocks((first.burst > 0) & inside), self._blocks((first.quiet > 0) & inside)
         loud, silent = self._blocks((final.burst > 0) & inside), self._blocks((final.quiet > 0) & inside)
         return GuardReport(seconds, frames, int(burst.sum()), int((quiet & ~burst).sum()), attempts, int(loud.sum()),
@@ -252,6 +268,26 @@ class Guard:
     def _blocks(self, frames: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Whether any frame of a block is: (B, n) to (B, blocks)."""
         return np.logical_or.reduceat(frames, np.arange(0, frames.shape[1], self.block_frames), axis=1)
+
+
+def _part(heat: Floats | None, start: int, stop: int | None = None) -> Floats | None:
+    return None if heat is None else heat[start:stop]
+
+
+def _redraw(state: State, streams: NDArray[np.uint64], temperature: Floats) -> None:
+    """Let the rows draw like this, if they do not yet."""
+    if (state.rows.streams != streams).any() or (state.rows.temperature != temperature).any():
+        state.redraw(streams.tolist(), temperature.tolist())
+
+
+@compiled
+def _quietest(expected: Any) -> Any:
+    """The least power of the view "middle" in any frame, as `silence_factor` looks at it."""
+    least = np.inf
+    for row in range(expected.shape[0]):
+        for f in range(expected.shape[1]):
+            least = min(least, expected[row, f, 0, 1])
+    return least
 
 
 def _worst(verdict: Verdict, inside: NDArray[np.bool_]) -> Floats:
@@ -296,10 +332,7 @@ def silence_factor(expected: Floats) -> Floats:
     Returns:
         (B, n), in steps, so that frames of one temperature are spoken together.
     """
-    power = expected[:, :, 0, 1]
-    if power.min() >= 10 ** (QUIET_DB / 10):  # nearly always
-        return np.ones_like(power)
-    level = 10 * np.log10(power + 1e-12)
+    level = 10 * np.log10(expected[:, :, 0, 1] + 1e-12)
     depth = np.clip((QUIET_DB - level) / (QUIET_DB - SILENT_DB), 0, 1)
     result: Floats = 1 - (1 - COLDEST) * np.round(depth * STEPS) / STEPS
     return result

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from wavegen.audio.lpc import MelPredictor
 from wavegen.audio.mel_match import MelMatch
 from wavegen.audio.signal import SignalDecoder
+from wavegen.audio.watch import LAGS, Watch
 from wavegen.config import AudioConfig
 from wavegen.engines import AbstractEngine, State
 from wavegen.engines.base import Rows
@@ -39,7 +40,7 @@ class Voice:
     engine: AbstractEngine
     audio: AudioConfig
     network: FrameNetwork
-    predictor: MelPredictor | None  # on the signal path lpc
+    predictor: MelPredictor | None  # on the signal path lpc; gives the levels of `watch` besides
     hop_length: int
     basis: Floats  # of the mel
 
@@ -95,7 +96,7 @@ class FrameWindow:
         self.count, self.ended = 0, False
         self._first = 0  # number of the first frame kept
         self._frames = np.zeros((0, voice.network.n_mels), np.float32)
-        self._lags = np.zeros((0, voice.predictor.order + 1 if voice.predictor else 0))
+        self._lags = np.zeros((0, voice.predictor.order + 1 + LAGS if voice.predictor else 0))
 
     def push(self, features: Floats) -> None:
         """Take in frames (n_mels, n) as the model reads them.
@@ -130,7 +131,18 @@ class FrameWindow:
 
     def features(self, start: int, stop: int) -> Floats:
         """Frames [start, stop) as they arrived: float32 (n, n_mels); the last holds on."""
-        return self._frames[np.minimum(np.arange(start, stop), self.count - 1) - self._first]
+        return self._frames[self._places(start, stop)]
+
+    def levels(self, start: int, stop: int, watch: Watch) -> NDArray[np.float64]:
+        """`Watch.levels` of frames [start, stop): (n, LAGS); the last holds on."""
+        if self.voice.predictor is None:
+            return watch.levels(self.features(start, stop).T)
+        if stop <= self.count:
+            return self._lags[start - self._first : stop - self._first, -LAGS:]
+        return self._lags[self._places(start, stop), -LAGS:]
+
+    def _places(self, start: int, stop: int) -> NDArray[np.int64]:
+        return np.minimum(np.arange(start, stop), self.count - 1) - self._first
 
     def drop(self, start: int) -> None:
         """Forget what frames from `start` on do not depend on."""
@@ -227,8 +239,8 @@ class Utterances:
         else:
             # Without look-ahead a frame does not know the next one, however it arrives.
             stop = start + num_frames + min(1, voice.lookahead)
-            features = np.stack([window.features(start, stop).T for window in self.windows])
-            spoken = self.guard.speak(voice.engine, self._state, self._decoder, features, num_frames, kept)
+            levels = np.stack([window.levels(start, stop, self.guard.watch) for window in self.windows])
+            spoken = self.guard.speak(voice.engine, self._state, self._decoder, levels, num_frames, kept)
             codes, waveform, self._state, self._decoder = spoken.codes, spoken.waveform, spoken.state, spoken.decoder
             seen = self.meter.guarded
             self.meter.guarded = spoken.report if seen is None else seen + spoken.report

@@ -22,6 +22,7 @@ from wavegen.audio.lpc import MelPredictor
 from wavegen.audio.mel import log_mel, matching_delay, mel_basis
 from wavegen.audio.mel_formats import MelConverter, mel_spec
 from wavegen.audio.mulaw import silence_code
+from wavegen.audio.watch import LAGS
 from wavegen.checkpoint import LoadedModel
 from wavegen.config import MelSpec, ModelFolder
 from wavegen.engines import AbstractEngine, build_engine
@@ -183,7 +184,7 @@ class Vocoder:
         self._basis = mel_basis(spec)
         predictor = None
         if folder.audio.signal_path == "lpc":
-            predictor = MelPredictor(spec, folder.audio.lpc_order, folder.audio.preemphasis, self._basis)
+            predictor = MelPredictor(spec, folder.audio.lpc_order, folder.audio.preemphasis, self._basis, LAGS)
         self._voice = Voice(self.engine, folder.audio, FrameNetwork(loaded.model), predictor, spec.hop_length,
                             self._basis)
         self._meter = Meter()
