@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -89,6 +90,9 @@ class FakeGpu(TorchDispatchMode):
             return func(*args, **kwargs)
         self._judge(func, args, leaves, inside, target)
         found = func(*to_cpu(args), **to_cpu(kwargs))
+        if torch.Tag.inplace_view in func.tags:
+            with no_dispatch():
+                func(*args, **kwargs)  # the shape of the tensor outside
         if func._schema.name.endswith("_") and isinstance(args[0], OnGpu):
             return args[0]
         if "out" in kwargs:
@@ -99,6 +103,9 @@ class FakeGpu(TorchDispatchMode):
             return args[0]
         if not target:
             return found
+        if func.is_view and not leaves[0].is_inference():  # in inference mode too a view is what its base is
+            with torch.inference_mode(False):
+                return tree_map_only(Tensor, OnGpu, found)
         return tree_map_only(Tensor, OnGpu, found)
 
     def _judge(self, func: Any, args: Any, leaves: list[Tensor], inside: bool, target: bool) -> None:

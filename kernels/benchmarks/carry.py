@@ -20,9 +20,9 @@ from pathlib import Path
 
 OUT = Path(__file__).resolve().parents[2] / "build" / "gpu_site.tar.xz"
 PACKAGES = ("pydantic", "pydantic-core", "annotated-types", "typing-inspection", "typing-extensions", "numba",
-            "llvmlite", "safetensors", "packaging", "soundfile", "cffi", "pycparser", "soxr", "omegaconf", 
-            "antlr4-python3-runtime",
-            "PyYAML", "tensorboardX", "protobuf")  # for librosa and scipy there is no room: see `gpu_voices.py`
+            "llvmlite", "safetensors", "packaging", "soundfile", "cffi", "pycparser", "soxr", "omegaconf",
+            "antlr4-python3-runtime", "PyYAML", "tensorboardX", "protobuf")
+# For librosa and scipy there is no room: see `gpu_voices.py`.
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 
 

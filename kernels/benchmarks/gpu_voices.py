@@ -229,7 +229,7 @@ def training(report: Any) -> None:
         steps = 6 if small else 200
         recipe = Recipe.model_validate(tone_recipe(steps, small))
         prepare(recipe, place / "data", place / "store", workers=0, progress=False)
-        cases = [("32", False)] if small else [("bf16", False), ("bf16", True), ("32", False)]
+        cases = [("32", False)] if small else [("bf16", False), ("32", False), ("bf16", True)]
         for precision, is_compiled in cases:
             name = precision + " compiled" * is_compiled
             made = with_training(recipe, precision=precision, compile=is_compiled)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 from torch import Tensor
 from torch.nn import functional
+
+Nats = TypeVar("Nats", float, Tensor)
 
 
 def shift(codes: Tensor, silence: int) -> Tensor:
@@ -25,6 +28,6 @@ def nats(logits: Tensor, codes: Tensor) -> Tensor:
     return flat.view(codes.shape[1], codes.shape[0]).t()
 
 
-def bits(total_nats: float, count: float) -> float:
-    """Bits per sample from a sum of nats."""
+def bits(total_nats: Nats, count: float) -> Nats:
+    """Bits per sample from a sum of nats, a number or a tensor of one."""
     return total_nats / max(count, 1.0) / math.log(2)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import lightning
@@ -43,11 +42,11 @@ class TrainingModule(lightning.LightningModule):
         self.recipe, self.vocabulary, self.store_digest = recipe, vocabulary, store_digest
         torch.manual_seed(recipe.training.seed)
         self.model = build_model(recipe.model, recipe.audio, vocabulary)
-        decay = recipe.training.ema_decay
-        self.ema = AveragedModel(self.model, multi_avg_fn=functools.partial(_average, decay=decay))
+        self.ema = AveragedModel(self.model)
         self.ema.requires_grad_(False)
         self.ema.eval()
-        self.figures: dict[str, float] = {}
+        self._averaged_steps: int | None = None  # `ema.n_averaged`, which is on the device, once it is known here
+        self.figures: Mapping[str, float | Tensor] = {}
         self.last_samples = 0
         self.results: dict[str, float] = {}
 
@@ -84,7 +83,12 @@ class TrainingModule(lightning.LightningModule):
 
         Not in a hook at the end of the batch: checkpoints are written before that hook of a module.
         """
-        self.ema.update_parameters(self.model)
+        if self._averaged_steps is None:
+            self._averaged_steps = int(self.ema.n_averaged)
+        _average(list(self.ema.module.parameters()), list(self.model.parameters()), self._averaged_steps,
+                 self.recipe.training.ema_decay)
+        self._averaged_steps += 1
+        self.ema.n_averaged += 1
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -160,7 +164,9 @@ def companded(batch: Batch, quantization_channels: int, device: torch.device | s
 
 
 @torch.no_grad()
-def _average(average: Sequence[Tensor], new: Sequence[Tensor], count: Tensor | int, decay: float) -> None:
-    """Exponential moving average that forgets its start: the decay grows from 0.1 to `decay`."""
-    count = int(count)
-    torch._foreach_lerp_(list(average), list(new), 1 - min(decay, (1 + count) / (10 + count)))
+def _average(average: list[Tensor], new: list[Tensor], count: int, decay: float) -> None:
+    """Exponential moving average that forgets its start: the first weights, then a decay from 0.18 to `decay`."""
+    if count == 0:
+        torch._foreach_copy_(average, new)
+    else:
+        torch._foreach_lerp_(average, new, 1 - min(decay, (1 + count) / (10 + count)))

@@ -42,7 +42,8 @@ class ProgressLine(lightning.Callback):
                 f"training stopped at step {trainer.global_step}: the gradient was not finite for "
                 f"{self.max_bad_steps} steps in a row. The weights are those of the last good step; lower "
                 "training.optimizer.muon_lr or adamw_lr and continue with --resume auto")
-        for name, value in pl_module.figures.items():
+        for name, figure in pl_module.figures.items():
+            value = float(figure)  # the device has long computed it: its gradient has been used
             if math.isfinite(value):
                 self.smooth[name] = 0.98 * self.smooth.get(name, value) + 0.02 * value
         self._samples += pl_module.last_samples

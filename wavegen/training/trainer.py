@@ -133,7 +133,8 @@ def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path |
         logger.info("beginning with the weights of %s", init_from)
         module.ema.module.load_state_dict(module.model.state_dict())
     if training.compile and torch.cuda.is_available():
-        module.model.compile()
+        # Batches of whole clips differ in length: compiled for one, it would be compiled anew for the second and third.
+        module.model.compile(dynamic=True if training.chunk_samples is None else None)
     run.mkdir(parents=True, exist_ok=True)
     for name, text in (("recipe.yaml", _yaml(recipe)), ("vocabulary.json", vocabulary.model_dump_json(indent=1))):
         with atomic_write(run / name) as file:
