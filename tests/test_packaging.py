@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -36,6 +37,16 @@ def test_the_wheel_holds_every_file_of_both_packages(wheel):
 def test_the_wheel_holds_nothing_else(wheel):
     roots = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert {root for root in roots if not root.endswith(".dist-info")} == {"wavegen", "wavegen_kernels"}
+
+
+def test_the_wheel_says_under_which_terms_its_models_are(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        (notice,) = [name for name in file.namelist() if name.endswith(".dist-info/licenses/NOTICE")]
+        terms = dict(re.findall(r"^(\w+) {2,}(CC[\w -]*[\d.]+)", file.read(notice).decode(), re.MULTILINE))
+        models = {name.split("/")[2] for name in file.namelist() if name.startswith("wavegen/assets/")}
+        assert set(terms) == models
+        for model, licence in terms.items():
+            assert licence in file.read(f"wavegen/assets/{model}/README.md").decode()
 
 
 def test_the_wheel_is_small_enough_for_the_index(wheel):

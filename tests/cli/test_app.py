@@ -139,3 +139,8 @@ def test_long_work_shows_a_bar_on_a_terminal(monkeypatch, capsys):
         progress(4)
         progress(6)
     assert capsys.readouterr().out == ""
+
+
+def test_the_list_of_commands_cuts_nothing_short(wavegen):
+    listed = wavegen("--help").out.split("Commands:")[1]
+    assert "synth" in listed and "..." not in listed

@@ -43,19 +43,20 @@ app = typer.Typer(
     context_settings=HELP,
     pretty_exceptions_enable=False,
 )
-for command, name in (
-    (train.prepare, "prepare"),
-    (train.train, "train"),
-    (train.export, "export"),
-    (speak.synth, "synth"),
-    (latents.encode, "encode"),
-    (latents.decode, "decode"),
-    (latents.morph, "morph"),
-    (measure.evaluate, "eval"),
-    (measure.bench, "bench"),
-    (info, "info"),
+# In the list of commands, where a line ends after 60 letters.
+for command, name, summary in (
+    (train.prepare, "prepare", "Turn a folder of recordings into a store of mu-law codes."),
+    (train.train, "train", "Train the model of a recipe on a store."),
+    (train.export, "export", "Turn a run into a model folder, or calibrate a model."),
+    (speak.synth, "synth", "Generate audio from labels, mels or recordings."),
+    (latents.encode, "encode", "Turn a clip into latents."),
+    (latents.decode, "decode", "Turn latents back into a clip."),
+    (latents.morph, "morph", "Go from one clip to another, along their latents."),
+    (measure.evaluate, "eval", "Measure how good a model is."),
+    (measure.bench, "bench", "Measure how fast this machine speaks or trains."),
+    (info, "info", "Show versions and bundled models, or facts of a model."),
 ):
-    app.command(name, context_settings=HELP)(command)
+    app.command(name, context_settings=HELP, short_help=summary)(command)
 
 
 class Interrupted(BaseException):
