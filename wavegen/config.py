@@ -386,7 +386,7 @@ class TrainingConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     gradient_clip: float = Field(1.0, gt=0)  # global norm
     ema_decay: float = Field(0.999, ge=0, lt=1)
-    precision: Literal["32", "bf16"] = "32"  # bf16 on a GPU only
+    precision: Literal["32", "bf16"] = "32"  # bf16: matrix products of the stack, on a GPU all under autocast
     compile: bool = False  # torch.compile the network; pays on a GPU
     validation_split: str = "test"
     validation_interval: int = Field(1000, gt=0)  # steps
@@ -614,6 +614,13 @@ def _explain(kind: type[BaseModel], detail: Any) -> str:
         return f'unknown key "{key}": {did_you_mean(steps[-1], _fields(kind, detail["loc"][:-1]))}'
     if detail["type"] == "missing":
         return f'missing key "{key}"'
+    if detail["type"].startswith("union_tag"):  # which of several kinds it is decides what else it has
+        kinds = str(detail["ctx"].get("expected_tags", "")).replace("'", "") or ", ".join(FAMILIES)
+        if key != "model":
+            kinds = "conv, wavenet"
+        found = detail["input"].get("family") if isinstance(detail["input"], dict) else None
+        return (f'missing key "{key}.family": one of {kinds}' if found is None
+                else f'"{key}.family": {did_you_mean(str(found), kinds.split(", "))} (found {found!r})')
     return f'"{key}": {detail["msg"]} (found {detail["input"]!r})'
 
 

@@ -103,6 +103,8 @@ def test_prepare_hands_everything_over(wavegen, recipe, tmp_path, monkeypatch):
             ("residual_channels: 8", "residual_chanels: 8"),
             'unknown key "model.residual_chanels": did you mean "residual_channels"',
         ),
+        (("family: wavenet", "family: wavnet"), '"model.family": did you mean "wavenet"? Known: wavenet, rnn'),
+        (("family: wavenet", "bias: true"), 'missing key "model.family": one of wavenet, rnn, vae, wgan'),
         (("max_steps: 4", "max_stepps: 4"), 'unknown key "training.max_stepps": did you mean "max_steps"'),
         (("sample_rate: 8000", "sample_rate: -1"), '"audio.sample_rate"'),
         (("model:", "model: ["), "is not valid YAML"),

@@ -19,6 +19,7 @@ import soundfile
 from wavegen.config import MelSpec
 from wavegen.data import prepare as module
 from wavegen.data.prepare import prepare
+from wavegen.data.report import summary
 from wavegen.data.store import Store
 from wavegen.data.writer import StoreWriter
 from wavegen.errors import AudioError, BadInputError, ConfigError, StoreError, WavegenError
@@ -433,3 +434,14 @@ def test_dither_is_in_the_codes_and_not_in_the_mel(make_recipe, recordings, tmp_
     assert stores[1].digest == stores[2].digest != stores[0].digest
     assert np.array_equal(stores[0].features(0), stores[1].features(0))
     assert not np.array_equal(stores[0].codes(0), stores[1].codes(0))
+
+
+def test_a_person_is_told_what_a_store_holds_and_lacks(expected):
+    report = json.loads(expected["report.json"])
+    skipped = [{"source": f"{i}.wav", "reason": "silent"} for i in range(7)]
+    lines = summary({**report, "num_skipped": 7, "skipped": skipped})
+    assert lines[:2] == ["left out 0.wav: silent", "left out 1.wav: silent"]
+    assert lines[5] == "left out 2 more, which report.json names"
+    train = report["splits"]["train"]
+    assert f"train: {train['utterances']} clips, {train['seconds']:.1f} s" in lines
+    assert any(line.startswith("a clip lasts ") for line in lines)

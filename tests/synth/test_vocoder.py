@@ -241,7 +241,8 @@ def test_a_mel_may_come_in_any_array(voc, kind):
     (np.zeros((1, 12, 0)), {}, r"the mel is empty: shape \(1, 12, 0\)"),
     (np.zeros((0, 12, 5)), {}, "the mel is empty"),
     ([], {}, "layout \"BCT\" has 3 axes"),
-    (tiny_mel(5), {}, r'shape \(12, 5\), layout "BCT" has 3 axes; give layout="CT"'),
+    (tiny_mel(5)[0], {}, r'shape \(5,\), layout "BCT" has 3 axes'),
+    (tiny_mel(5).T, {}, 'the mel has 5 bands, 12 are wanted; the axes look swapped: give layout="TC"'),
     (tiny_mel(5).T[None], {}, 'the mel has 5 bands, 12 are wanted; the axes look swapped: give layout="BTC"'),
     (tiny_mel(5)[None], {"layout": "BTC"}, 'the axes look swapped: give layout="BCT"'),
     (tiny_mel(5)[None, :11], {}, "the mel has 11 bands, 12 are wanted"),
@@ -535,3 +536,9 @@ def test_every_preset_can_be_a_vocoders(models):
                            precision="f32")
         mel = voc.mel(np.random.default_rng(0).normal(0, 0.05, 4000).astype(np.float32))
         assert np.array_equal(streamed(voc, mel, [2, 3], spec=name), whole(voc, mel, spec=name))
+
+
+def test_one_utterance_needs_no_axis_of_a_batch(voc):
+    mel = tiny_mel(7)
+    assert np.array_equal(voc(mel).waveform, voc(mel[None]).waveform)
+    assert np.array_equal(voc(mel.T, layout="BTC").waveform, voc(mel[None]).waveform)

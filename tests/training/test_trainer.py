@@ -204,3 +204,8 @@ def test_a_full_disk_leaves_the_checkpoints_before_it(tiny_store, tmp_path, monk
 def test_long_clips_train_in_windows(tiny_store, tmp_path):
     fit(tiny_recipe(max_steps=3, checkpoint_interval=3, chunk_samples=240), tiny_store, tmp_path / "run")
     assert read_checkpoint(latest_checkpoint(tmp_path / "run"))["wavegen"]["step"] == 3
+
+
+def test_a_store_without_the_split_to_validate_on_says_what_to_do(tiny_store, tmp_path):
+    with pytest.raises(StoreError, match=r'no clips in split "held", .* it has .*train \(\d+ clips\).*hash_splits'):
+        fit(tiny_recipe(validation_split="held"), tiny_store, tmp_path / "run")

@@ -29,7 +29,7 @@ from wavegen.config import AudioConfig, MelSpec, PrepareConfig, Recipe
 from wavegen.data.given import Fit, FitReport, GivenFeatures, given_features, read_given
 from wavegen.data.plan import Item, Plan, build_plan, differences
 from wavegen.data.pool import Crash, run_ordered
-from wavegen.data.report import build_report
+from wavegen.data.report import build_report, summary
 from wavegen.data.store import INFO, REPORT, code_dtype, read_info
 from wavegen.data.writer import StoreWriter
 from wavegen.errors import AudioError, BadInputError, ConfigError, StoreError, WavegenError
@@ -149,6 +149,8 @@ def _prepare(recipe: Recipe, data: Path, out: Path, partial: Path, strict: bool,
     os.replace(writer.folder, out)
     sync_folder(out.parent)
     shutil.rmtree(partial, ignore_errors=True)
+    for line in summary(report):
+        logger.info(line)
     logger.info("%s: %d utterances, %d files left out", out, report["utterances"], report["num_skipped"])
     return {"status": "prepared", **report}
 

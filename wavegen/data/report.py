@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from wavegen.errors import did_you_mean
 
 QUANTILES = {"lowest": 0.0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "highest": 1.0}
 NUM_WORST = 20
+NUM_TOLD = 5  # files left out that are named at once
 
 
 def build_report(info: StoreInfo, columns: np.ndarray, num_files: int,
@@ -49,6 +50,29 @@ def build_report(info: StoreInfo, columns: np.ndarray, num_files: int,
         "num_skipped": len(skipped),
         "skipped": skipped,
     }
+
+
+def summary(report: Mapping[str, Any]) -> list[str]:
+    """What a person wants to know of a report at once, in a few lines."""
+    lines = [f"left out {file['source']}: {file['reason']}" for file in report["skipped"][:NUM_TOLD]]
+    if report["num_skipped"] > NUM_TOLD:
+        lines.append(f"left out {report['num_skipped'] - NUM_TOLD} more, which report.json names")
+    lines += [f"{name}: {split['utterances']} clips, {_long(split['seconds'])}"
+              for name, split in report["splits"].items()]
+    spread = report["durations"]
+    lines.append(f"a clip lasts {spread['median']:.2f} s in the median, {spread['lowest']:.2f} to "
+                 f"{spread['highest']:.2f} s")
+    for kind in ("labels", "speakers"):
+        counts = report[kind]
+        if counts:
+            names = sorted(counts, key=lambda name: -counts[name])
+            told = ", ".join(f"{name} ({counts[name]})" for name in names[:NUM_TOLD])
+            lines.append(f"{len(names)} {kind}: {told}{', ...' if len(names) > NUM_TOLD else ''}")
+    return lines
+
+
+def _long(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:

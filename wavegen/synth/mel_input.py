@@ -71,6 +71,8 @@ def read_clips(mel: Any, lengths: Any, layout: str, spec: MelSpec) -> list[MelCl
         rows = [_array(row) for row in mel]
     else:
         array = _array(mel)
+        if array.ndim == 2:
+            layout = layout.removeprefix("B")  # one utterance, as `Vocoder.mel` gives it
         if array.ndim != len(layout):
             fits = [known for known in LAYOUTS if len(known) == array.ndim and known[-1] == layout[-1]]
             advice = f'; give layout="{fits[0]}" if that is what it is' if fits else ""

@@ -231,7 +231,8 @@ class Vocoder:
                 of utterances of different lengths, each in `layout` without its B.
             lengths: frames of each utterance, integers (B,); what lies behind is padding. None: all.
             spec: what the mel is, a `MelSpec` or the name of a preset such as "tacotron2"; None: what the model reads.
-            layout: "BCT" (n_mels before frames), "BTC", or "CT" and "TC" of one utterance.
+            layout: "BCT" (n_mels before frames), "BTC", or "CT" and "TC" of one utterance, which "BCT" and "BTC" of an
+                array of two axes are taken for.
             seed: in [0, 2^64), one for all rows or one for each.
             temperature: above 0, below 1 is safer; None: what the model does best with. Also one for each row.
             min_p: in [0, 1], codes less likely than this share of the likeliest are never drawn; None as above.

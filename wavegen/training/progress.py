@@ -13,6 +13,8 @@ from wavegen.errors import TrainingError
 from wavegen.training.module import TrainingModule
 
 logger = logging.getLogger(__name__)
+WARM_STEPS = 2  # which compile and load: they say nothing of those to come
+EARLY_STEPS, EARLY_SECONDS = 10, 5.0  # after which it is told how long a training will take
 
 
 class ProgressLine(lightning.Callback):
@@ -27,6 +29,7 @@ class ProgressLine(lightning.Callback):
         self.smooth: dict[str, float] = {}
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._batches, self._early = 0, True
         self.restart()
 
     def restart(self) -> None:
@@ -50,7 +53,9 @@ class ProgressLine(lightning.Callback):
         self._steps += 1
         step = trainer.global_step
         if step % self.interval and step != self.max_steps:
+            self._tell_early(trainer)
             return
+        self._early = False
         elapsed = max(1e-9, time.monotonic() - self._mark)
         speed = self._samples / elapsed
         pl_module.log_dict({**{f"train/{name}": value for name, value in self.smooth.items()},
@@ -62,6 +67,20 @@ class ProgressLine(lightning.Callback):
             logger.info("step %d/%d  %s  %.1fx real time  %s left", step, self.max_steps,
                         pl_module.headline(self.smooth), speed / self.sample_rate, _clock(remaining))
         self.restart()
+
+
+    def _tell_early(self, trainer: lightning.Trainer) -> None:
+        """Say once how long it will take, before the first line of figures is due."""
+        self._batches += 1
+        if self._batches <= WARM_STEPS:
+            self._warm = time.monotonic(), trainer.global_step
+            return
+        elapsed, steps = time.monotonic() - self._warm[0], trainer.global_step - self._warm[1]
+        if self._early and steps and (steps >= EARLY_STEPS or elapsed > EARLY_SECONDS):
+            self._early = False
+            if trainer.is_global_zero:
+                logger.info("about %s at the pace of the first steps",
+                            _clock((self.max_steps - trainer.global_step) * elapsed / steps))
 
 
 class ValidationMark(lightning.Callback):

@@ -10,7 +10,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from wavegen.errors import ConfigError, StoreError
 from wavegen.training.checkpoints import AtomicCheckpointIO, latest_checkpoint, read_checkpoint
 from wavegen.training.copies import CopySynthesis
 from wavegen.training.health import warn_of_collapse
+from wavegen.training.interruption import KeepWork
 from wavegen.training.module import build_module
 from wavegen.training.progress import ProgressLine, ValidationMark
 from wavegen.training.sounds import SoundSamples
@@ -147,7 +148,8 @@ def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path |
     saver = ModelCheckpoint(run / "checkpoints", filename="step-{step}", auto_insert_metric_name=False,
                             monitor="step", mode="max", save_top_k=training.keep_checkpoints,
                             every_n_train_steps=training.checkpoint_interval, save_on_train_epoch_end=True)
-    callbacks: list[lightning.Callback] = [line, ValidationMark(line), saver]
+    keeper = KeepWork(run)
+    callbacks: list[lightning.Callback] = [line, ValidationMark(line), saver, keeper]
     if training.sample_interval:
         callbacks.append(SoundSamples(training.sample_interval))
     if training.copy_clips:
@@ -164,12 +166,20 @@ def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path |
         logger=TensorBoardLogger(run, name="tensorboard", version=""), callbacks=callbacks)
     # Not fork: a forked child inherits the locks of threads it does not have.
     workers: dict[str, Any] = {"num_workers": training.loader_workers, "multiprocessing_context": "spawn"}
-    trainer.fit(
-        module,
-        DataLoader(TrainingBatches(order, first_step, training.max_steps, rank, world_size, module.batches_per_step),
-                   batch_size=None, **(workers if training.loader_workers else {})),
-        DataLoader(ValidationBatches(held_out, training.validation_batches, rank, world_size), batch_size=None),
-        ckpt_path=checkpoint, weights_only=True)
+    train_rows = data.rows("train")
+    logger.info("%s: %d clips, %.1f minutes; %s parameters; %d steps%s", recipe.name, len(train_rows),
+                data.lengths[train_rows].sum() / recipe.audio.sample_rate / 60,
+                f"{sum(weight.numel() for weight in module.model.parameters()):,}", training.max_steps - first_step,
+                " to go" if first_step else "")
+    # Of several processes each would stop at a step of its own, and wait there for the others.
+    with keeper.listening() if world_size == 1 else nullcontext():
+        trainer.fit(
+            module,
+            DataLoader(TrainingBatches(order, first_step, training.max_steps, rank, world_size,
+                                       module.batches_per_step),
+                       batch_size=None, **(workers if training.loader_workers else {})),
+            DataLoader(ValidationBatches(held_out, training.validation_batches, rank, world_size), batch_size=None),
+            ckpt_path=checkpoint, weights_only=True)
     if trainer.global_step > first_step:
         # The last step need not fall on the interval, and is validated after a checkpoint of the interval.
         trainer.save_checkpoint(run / "checkpoints" / f"step-{trainer.global_step}.ckpt")
@@ -226,9 +236,11 @@ def _check(recipe: Recipe, store: Store) -> None:
             raise StoreError(f"store {store.path} has {name} {found} but recipe {recipe.name} wants {wanted}; "
                              "prepare the store again with this recipe")
     for split in ("train", recipe.training.validation_split):
-        if not len(store.rows(split)):
-            raise StoreError(f'store {store.path} has no rows in split "{split}", which recipe {recipe.name} needs; '
-                             "see prepare.splits and training.validation_split")
+        if split not in store.splits or not len(store.rows(split)):
+            found = ", ".join(f"{name} ({len(store.rows(name))} clips)" for name in store.splits)
+            raise StoreError(f'store {store.path} has no clips in split "{split}", which recipe {recipe.name} needs; '
+                             f'it has {found}. Prepare a store with "prepare.hash_splits={{test: 0.1}}", which keeps a '
+                             "tenth of the clips for testing, or name a split with training.validation_split")
 
 
 def _starting_point(run: Path, resume: str | Path | None) -> Path | None:
