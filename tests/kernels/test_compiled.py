@@ -148,19 +148,21 @@ def test_a_prompt_leaves_what_generating_it_leaves(capability, shape):
 
 @pytest.mark.parametrize(("capability", "shape", "rows", "shared"), [(80, LPC, 3, False), (90, ODD, 2, True)])
 def test_the_latency_kernel_speaks_the_reference_samples(capability, shape, rows, shared):
-    """Programs by turns, and by chance with packets that are late in any order."""
+    """Programs by turns, and by chance: packets are late in any order, warps find them at different times."""
     case = Case(shape, rows, shared=shared)
     for seed in (None, 0, 1):
         state = case.begin()
         with Device(capability, seed).holds(latency):
-            codes, logits = case.generate(state, latency.generate, (3, 4), spread=case.spread(), warps=4)
+            codes, logits = case.generate(state, latency.generate, (3, 4), spread=case.spread(), warps=8)
         case.assert_reference(state, codes, logits)
 
 
 @pytest.mark.parametrize("missing", [0, 1, 4])
 def test_when_a_program_is_missing_all_others_leave(missing):
+    """All warps of a program at once, whenever each of them finds the abort word set."""
     case = Case(ODD, 2)
-    with Device(90, missing=(missing,)).holds(latency), pytest.raises(latency.LostProgramError):
-        case.generate(case.begin(), latency.generate, (3,), spread=case.spread(), warps=4, patience=20)
+    for seed, patience in ((None, 20), *((seed, seed % 3) for seed in range(9))):
+        with Device(90, seed, missing=(missing,)).holds(latency), pytest.raises(latency.LostProgramError):
+            case.generate(case.begin(), latency.generate, (3,), spread=case.spread(), warps=8, patience=patience)
 
 

@@ -94,8 +94,10 @@ REPORTED = {
     "stored, then non-coherent": (
         "st.global.b32 [%d10], %r0;\nbar.sync 0;\nld.global.nc.b32 %r1, [%d10];\n", r"past coherence \(.nc\)"),
     "some threads do not come": (
-        "setp.lt.u32 %p1, %r0, 32;\n@%p1 bra END;\nbar.sync 0;\nbra.uni END;\nLOOP:\nbra.uni LOOP;\nEND:\n"
-        "@%p1 bar.sync 0;\nsetp.lt.u32 %p2, %r0, 5;\n@%p2 bar.sync 0;\n", "threads of a warp are missing"),
+        "setp.lt.u32 %p1, %r0, 5;\n@%p1 bar.sync 0;\n", "threads of a warp are missing"),
+    "warps that have parted at a barrier": (
+        "setp.lt.u32 %p1, %r0, 32;\n@%p1 bra END;\nbar.sync 0;\nEND:\n@%p1 bar.sync 0;\n",
+        "warps meet at different barriers"),
     "a shuffle of half a warp": (
         "setp.lt.u32 %p1, %r0, 16;\n@%p1 bra END;\nshfl.sync.bfly.b32 %r1, %r0, 1, 31, -1;\nEND:\n",
         "threads of a warp are missing"),
@@ -117,6 +119,7 @@ def test_what_must_not_happen_is_reported(name):
          "ld.global.b32 %r6, [%d10];\n", (), "reads a byte written by program 0"),
         ("ld.global.b64 %d7, [%d0];\n", (0,), "mail is read by an ordinary load"),
         ("st.global.b32 [%d10], %r0;\n", (0,), "mail is stored in other words"),
+        ("ld.volatile.global.b64 %d7, [%d0];\n", (0,), "two warps look for the same mail"),
     ],
 )
 def test_programs_exchange_nothing_but_mail(body, mail, message):

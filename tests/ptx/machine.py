@@ -286,10 +286,12 @@ class Program:
     Args:
         index: (x, y, z) in the grid.
         epochs: gives numbers of barrier intervals, each once in a launch.
+        random: warps look at other programs' mail at different times, by chance; None: all at once.
     """
 
     def __init__(self, code: Code, memory: Global, index: tuple[int, int, int], grid: tuple[int, int, int],
-                 number: int, arguments: dict[str, int], epochs: Callable[[], int]) -> None:
+                 number: int, arguments: dict[str, int], epochs: Callable[[], int],
+                 random: np.random.Generator | None = None) -> None:
         self.code, self.memory, self.index, self.grid, self.number = code, memory, index, grid, number
         self.threads, self.arguments, self.epochs = code.threads, arguments, epochs
         self.num_warps = self.threads // WARP
@@ -302,6 +304,7 @@ class Program:
         self.registers: list[Any] = [blank[kind] for kind in code.kinds]
         for place, make in code.constants.items():
             self.registers[place] = make(self)
+        self.random = random
         self.undefined: dict[int, Array] = {i: np.ones(self.threads, np.bool_) for i in code.undefined_at_entry}
         self.in_flight: set[int] = set()
         self.groups: list[tuple[int, Array | None]] = [(0, None)]
@@ -360,6 +363,13 @@ class Program:
             while budget > 0 and pc < limit:
                 step = self.code.steps[pc]
                 budget -= 1
+                if step.yields and stop_at_poll and self.random is not None and self.random.random() < 0.5:
+                    first = np.repeat(self.random.random(self.num_warps) < 0.5, WARP)
+                    now, later = (part if mask is None else part & mask for part in (first, ~first))
+                    if now.any() and later.any():
+                        # The others come after what other programs do in between.
+                        self.groups.append((pc, later))
+                        mask, limit, budget = now, pc + 1, 1
                 self.executed += 1
                 if step.kind == "compute":
                     self._compute(step, mask)
@@ -414,9 +424,13 @@ class Program:
             arrived |= mask
         if arrived.all():
             self.epoch = self.epochs()
-            for pc, mask in self.waiting:
+            waiting, self.waiting = self.waiting, []
+            for pc, mask in waiting:
                 self._go(pc, mask)
-            self.waiting = []
+            places = {pc for pc, _ in waiting}
+            if len(places) > 1:
+                raise Fault("warps meet at different barriers: " + ", ".join(
+                    str(self.code.steps[pc - 1].instruction) for pc in sorted(places)))
         elif not self.groups:
             raise Fault(f"program {self.number} hangs: not all threads come to {self.code.steps[self.at].instruction}")
 
@@ -1097,7 +1111,8 @@ class Launch:
         indices = [(i, j, k) for k in range(z) for j in range(y) for i in range(x)]
         executed = 0
         with np.errstate(all="ignore"):
-            made = (Program(self.code, memory, index, self.grid, number, values, lambda: next(epoch))
+            chance = random if self.together and self.seed is not None else None
+            made = (Program(self.code, memory, index, self.grid, number, values, lambda: next(epoch), chance)
                     for number, index in enumerate(indices) if number not in self.missing)
             if not self.together:
                 for program in made:

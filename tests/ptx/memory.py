@@ -175,6 +175,10 @@ class Global:
         if mail.any():
             if not mail.all() or not volatile:
                 raise Fault(f"mail is read by an ordinary load: {self.instructions[who.at]}")
+            first = np.unique(offsets, return_index=True, return_inverse=True)
+            if each == 8 and (warps != warps[first[1]][first[2]]).any():
+                raise Fault(f"two warps look for the same mail, and one may find it sooner: "
+                            f"{self.instructions[who.at]}")
         else:
             self.shadow.note_read(places, warps, who)
             writer = self.writer[places]

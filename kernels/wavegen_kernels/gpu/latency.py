@@ -72,14 +72,16 @@ def receive(packets, step, mask, abort, patience):
     # A plain loop over a tile: its result has one layout, so the load is not repeated for another
     # (Triton 3.6 does that to inline assembly).
     while late > 0:
-        words = tl.load(packets, mask=mask, other=0, volatile=True)
-        late = tl.max(tl.where(mask & ((words >> 32) != step + 1), 1, 0))
+        # At the first try too: after an abort the steps that are left pass in microseconds each. One warp may find
+        # the word set and another not yet: it enters the maximum, so that all leave the loop or none.
+        stop = 0
+        if (tries & 255) == 0:
+            stop = tl.load(abort, volatile=True)
         if tries > patience:
             tl.atomic_max(abort, 1, sem="relaxed")
-            late = 0
-        # At the first try too: after an abort the steps that are left pass in microseconds each.
-        if (tries & 255) == 0:
-            late = tl.where(tl.load(abort, volatile=True) != 0, 0, late)
+            stop = 1
+        words = tl.load(packets, mask=mask, other=0, volatile=True)
+        late = tl.max(tl.where(mask & ((words >> 32) != step + 1) & (stop == 0), 1, 0))
         tries += 1
     return (words & 0xFFFFFFFF).to(tl.int32).to(tl.float32, bitcast=True)
 
@@ -556,11 +558,20 @@ def launch(packed: Packed, memory: Memory, table: Tensor, hop: int, position: in
             codes.shape[1] if last is None else last, int(pending), int(drain), position, codes.shape[1],
             codes.shape[0], table.shape[1], hop, patience, **sizes.constants, **spread.constants,
             SHARED_TABLE=table.shape[0] == 1, DRAW="forced" if forced else "philox" if uniforms is None else "given",
-            LOGITS=logits is not None, FAST=fast, num_warps=warps, launch_cooperative_grid=True)
+            LOGITS=logits is not None, FAST=fast, num_warps=min(warps, most_warps(sizes)), launch_cooperative_grid=True)
     except RuntimeError as error:
         if "cooperative" not in str(error):
             raise
         raise OutOfResources(grid[0], "fewer", "programs at once") from error
+
+
+def most_warps(sizes: Sizes) -> int:
+    """Warps of a program that have a packet each to wait for, however few there are.
+
+    Were a packet loaded by two warps, one could find it there and the other, a moment before, not yet.
+    """
+    least = min(sizes.residual, sizes.skips * sizes.chunk, sizes.outputs * sizes.chunk, sizes.codes)
+    return ROWS.value * least // 32
 
 
 def make_mail(sizes: Sizes, spread: Spread, batch: int, device: torch.device) -> Tensor:
