@@ -104,8 +104,9 @@ def _offsets(extent: int, depth: int, major: bool, swizzle: int, leading: int, s
 def descriptor_addresses(descriptor: int, extent: int, depth: int, major: bool) -> Array:
     """Shared addresses of a wgmma operand's 16-bit elements (extent, depth), from its matrix descriptor."""
     start, leading, stride = ((descriptor >> at & 0x3FFF) << 4 for at in (0, 16, 32))
-    assert descriptor >> 49 & 7 == 0, "a base offset"
     swizzle = {0: 16, 1: 128, 2: 64, 3: 32}[descriptor >> 62]
+    if swizzle > 16 and descriptor >> 49 & 7:
+        raise NotImplementedError(f"a base offset in the matrix descriptor {descriptor:#x}")
     addresses = start + _offsets(extent, depth, major, swizzle, leading, stride)
     mask = swizzle // 16 - 1  # bits from 4 on are turned by those from 7 on
     return addresses ^ ((addresses >> 7 & mask) << 4)
