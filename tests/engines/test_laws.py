@@ -111,6 +111,26 @@ def test_a_copy_may_be_written_over_an_earlier_one(name):
 
 
 @every_engine
+def test_rows_no_one_listens_to_change_nothing_for_the_others(name):
+    engine, state = engine_of(name), start(name, (0, 1, 2, 0, 1, 2))
+    engine.step(state, 20)
+    kept = state.copy()
+    expected = engine.step(state.copy(), 60)
+    engine.retire(state, [4, 5])
+    found = engine.step(state, 25)
+    engine.retire(state, np.array([1, 5]))
+    engine.retire(state, [])
+    found = np.concatenate([found, engine.step(state, 35)], 1)
+    assert np.array_equal(found[[0, 2, 3]], expected[[0, 2, 3]])
+    if name.startswith("numba"):  # the last two rows are a tile, or two
+        assert (found[4:] == engine.silence).all()
+    assert np.array_equal(engine.step(kept, 60), expected)
+    for rows in ([6], [-1], [0, 0], [0.5]):
+        with pytest.raises(ConfigError, match=r"rows must be different whole numbers in \[0, 6\)"):
+            engine.retire(state, rows)
+
+
+@every_engine
 def test_a_redraw_changes_the_future_of_its_rows_alone(name):
     """The detour of a row is what it would have been with that stream and temperature from there on."""
     engine, state = engine_of(name), start(name)

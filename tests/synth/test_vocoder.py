@@ -475,9 +475,27 @@ def test_the_report_counts_what_was_spoken(voc):
 
 
 def test_rows_of_like_length_share_a_batch():
-    assert group_rows([3, 100, 40, 90, 4], 16) == [[1, 3], [2], [4, 0]]
-    assert group_rows([5] * 5, 2) == [[0, 1], [2, 3], [4]]
-    assert group_rows([7], 16) == [[0]]
+    assert group_rows([3, 100, 40, 90, 4], 16, 0.5) == [[1, 3], [2], [4, 0]]
+    assert group_rows([3, 100, 40, 90, 4], 4, 0.0) == [[1, 3, 2, 4], [0]]
+    assert group_rows([5] * 5, 2, 0.5) == [[0, 1], [2, 3], [4]]
+    assert group_rows([7], 16, 0.5) == [[0]]
+
+
+def test_utterances_that_have_ended_are_left_out(models, monkeypatch):
+    voc, lengths = voice(models, "i8", mel=SHORT), [40, 36, 30, 26, 22]  # plain kernels: a row is a tile
+    mels, spoken, generate = [tiny_mel(frames, frames) for frames in lengths], [], voc.engine._generate
+
+    def counted(calls):
+        spoken.extend(call[-3].size for call in calls)  # codes (rows, samples)
+        generate(calls)
+
+    monkeypatch.setattr(voc.engine, "_generate", counted)
+    monkeypatch.setattr("wavegen.synth.vocoder.SPAN_SAMPLES", 5 * 16 * 5)  # blocks of five frames, five rows
+    audio = voc(mels, guard=False)
+    # Rows are given up at the first block that begins behind their end.
+    assert sum(spoken) == sum(-(-frames // 5) * 5 for frames in lengths) * 16 < 5 * 40 * 16
+    for row, mel in enumerate(mels):
+        assert np.array_equal(audio[row].waveform, whole(voc, mel, guard=False))
 
 
 # Round the model

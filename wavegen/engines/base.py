@@ -164,6 +164,15 @@ def check_conditioning(conditioning: Conditioning, batch_size: int) -> None:
                           f"found hop_length {conditioning.hop_length}")
 
 
+def rows_of(state: State, rows: Sequence[int]) -> NDArray[np.int64]:
+    """Numbers of different rows of a batch, or ConfigError."""
+    index, size = np.asarray(list(rows), None if len(rows) else np.int64), state.batch_size
+    if index.dtype.kind not in "iu" or len(set(index.tolist())) != len(index) or not (
+            (index >= 0) & (index < size)).all():
+        raise ConfigError(f"rows must be different whole numbers in [0, {size}), found {list(rows)}")
+    return index.astype(np.int64)
+
+
 def check_num_samples(num_samples: Any) -> int:
     """The count as an int, or ConfigError."""
     if isinstance(num_samples, bool) or not isinstance(num_samples, (int, np.integer)) or num_samples < 0:
@@ -200,12 +209,14 @@ class AbstractEngine(ABC):
         precision: arithmetic used, such as "f32".
         choice: why this precision, where it was not asked for by name.
         batch_rows: the rows of a batch that is neither too small for its speed nor too large for memory.
+        company: utterances that share a batch should have at least this share of its longest one's length.
     """
 
     name: str
     precision: str
     choice: str = ""
     batch_rows: int = 16
+    company: float = 0.5
 
     def threads_for(self, batch_size: int) -> int:
         """Threads of its own that a batch of this size is spoken with."""
@@ -231,6 +242,16 @@ class AbstractEngine(ABC):
         Raises:
             ConfigError: an option out of range, or a condition the model needs is missing.
         """
+
+    def retire(self, state: State, rows: Sequence[int]) -> None:
+        """Say that no one listens to these rows any more; the others go on as they would have.
+
+        What the rows give is silence from then on where the engine leaves them out, and anything where it does not.
+
+        Raises:
+            ConfigError: a row that is not in the batch.
+        """
+        rows_of(state, rows)
 
     @abstractmethod
     def step(self, state: State, num_samples: int, uniforms: ArrayLike | None = None) -> NDArray[np.int64]:

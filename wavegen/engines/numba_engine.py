@@ -29,6 +29,7 @@ from wavegen.engines.base import (
     check_uniforms,
     inverse_temperature,
     make_rows,
+    rows_of,
 )
 from wavegen.engines.conditioning import FrameBlocks, TableConditioning
 from wavegen.engines.packing import Network, PackedWaveNet, pack
@@ -74,6 +75,7 @@ class NumbaState(State):
         self.history = np.full((self.batch_size, 2 * shape.history), before, np.float32)
         self.previous = np.full((self.batch_size, 2), silence, np.int64)
         self.shares = shares
+        self.ended = np.zeros(self.batch_size, bool)  # rows no one listens to; is replaced, never written
         self.scratch = [Scratch(shape) for _ in shares]  # no part of the value
         self.link = Link(shape) if paired else None
         self.inverse_temperature = inverse_temperature(rows)
@@ -167,6 +169,11 @@ class NumbaEngine(AbstractEngine):
         shares, paired = self._prepare(batch_size)
         return NumbaState(self.packed, rows, blocks, self.silence, shares, paired)
 
+    def retire(self, state: State, rows: Sequence[int]) -> None:
+        """See `AbstractEngine.retire`: rows are left out once all of their tile are retired."""
+        state = self._own(state)
+        state.ended = state.ended | np.isin(np.arange(state.batch_size), rows_of(state, rows))
+
     def prepare(self, batch_size: int) -> None:
         self._prepare(batch_size)
 
@@ -207,8 +214,7 @@ class NumbaEngine(AbstractEngine):
 
     def _run(self, state: State, num_samples: int, uniforms: NDArray[np.float32], forced: NDArray[np.int64],
              want_logits: bool) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        if not isinstance(state, NumbaState) or state.packed is not self.packed:
-            raise ConfigError(f"this {type(state).__name__} is of another engine; take one of this engine's start()")
+        state = self._own(state)
         batch = state.batch_size
         codes = np.zeros((batch, num_samples), np.int64)
         width = self.network.quantization_channels
@@ -217,13 +223,13 @@ class NumbaEngine(AbstractEngine):
         while done < num_samples:
             table, first_frame, end = state.blocks.at(state.position)
             stop = min(num_samples, done + end - state.position)
-            part = np.zeros((batch, stop - done), np.int64)
+            part = np.full((batch, stop - done), self.silence, np.int64)
             some_logits = np.zeros((batch, stop - done if want_logits else 0, width), np.float32)
             given, fed = np.ascontiguousarray(uniforms[:, done:stop]), np.ascontiguousarray(forced[:, done:stop])
             calls = [[self._arguments(state, tile, scratch, table, first_frame, given, fed, part, some_logits)
-                      for tile in self._tiles(share)]
+                      for tile in self._tiles(share) if not state.ended[tile].all()]
                      for share, scratch in zip(state.shares, state.scratch, strict=True)]
-            if state.link is not None and self._partner is not None:
+            if state.link is not None and self._partner is not None and calls[0]:
                 self._partner.advance(state.link, calls[0][0])
             else:
                 self._advance(calls)
@@ -233,6 +239,11 @@ class NumbaEngine(AbstractEngine):
             state.position += stop - done
             done = stop
         return codes, logits
+
+    def _own(self, state: State) -> NumbaState:
+        if not isinstance(state, NumbaState) or state.packed is not self.packed:
+            raise ConfigError(f"this {type(state).__name__} is of another engine; take one of this engine's start()")
+        return state
 
     def _arguments(self, state: NumbaState, rows: slice, scratch: Scratch, table: Floats, first_frame: int,
                    uniforms: Floats, forced: NDArray[np.int64], codes: NDArray[np.int64], logits: Floats) -> list[Any]:

@@ -37,6 +37,7 @@ from wavegen.engines.base import (
     check_uniforms,
     inverse_temperature,
     make_rows,
+    rows_of,
 )
 from wavegen.engines.conditioning import FrameBlocks, TableConditioning
 from wavegen.engines.packing import Network
@@ -150,6 +151,7 @@ class TritonEngine(AbstractEngine):
 
     name = "triton"
     batch_rows = 1024  # 64 tiles of 16 rows, each for a multiprocessor of its own
+    company = 0.0  # a launch lasts as long for one row as for all of them
 
     def __init__(self, network: Network, conditioning: Conditioning | None = None, precision: str = "f16",
                  device: str | None = None, plan: Plan | None = None) -> None:
@@ -219,8 +221,8 @@ class TritonEngine(AbstractEngine):
         Raises:
             ConfigError: a row that is not in the batch.
         """
-        index = self._rows_of(state, rows)
-        assert isinstance(state, TritonState)
+        state = self._own(state)
+        index = rows_of(state, rows)
         state.memory.finish(index.tolist())
         state.sources = state.emptied(index)
         state.table_end = 0
@@ -239,7 +241,7 @@ class TritonEngine(AbstractEngine):
         Raises:
             ConfigError: a row that is not in the batch, or what `start` would refuse.
         """
-        index = self._rows_of(state, rows)
+        index = rows_of(self._own(state), rows)
         drawn = make_rows(len(index), seeds, streams, temperature, min_p)
         source = self._source(index, state.position, conditioning)
         hops = {other.blocks.conditioning.hop_length for other in state.emptied(index)}
@@ -318,14 +320,6 @@ class TritonEngine(AbstractEngine):
         if state.lost:
             raise ConfigError("this state was lost when a generation was broken off; start a new one")
         return state
-
-    def _rows_of(self, state: State, rows: Sequence[int]) -> NDArray[np.int64]:
-        index = np.asarray(list(rows))
-        size = self._own(state).batch_size
-        if index.dtype.kind not in "iu" or len(set(index.tolist())) != len(index) or not (
-                (index >= 0) & (index < size)).all():
-            raise ConfigError(f"rows must be different whole numbers in [0, {size}), found {list(rows)}")
-        return index.astype(np.int64)
 
     def _source(self, rows: NDArray[np.int64], origin: int, conditioning: Conditioning | None) -> Source:
         conditioning = conditioning or self.default_conditioning

@@ -189,7 +189,7 @@ class Utterances:
     def __post_init__(self) -> None:
         voice, size = self.voice, len(self.bases)
         self.windows = [FrameWindow(voice, base) for base in self.bases]
-        self.position = 0  # frames spoken
+        self.position, self._over = 0, 0  # frames spoken, rows of which none are left
         order = voice.predictor.order if voice.predictor else 0
         self._told = FrameTable(voice.row_length, voice.network.columns, size, order)
         self._state: State | None = None
@@ -249,6 +249,10 @@ class Utterances:
         self.position += num_frames
         for window in self.windows:
             window.drop(self.position)
+        over = [row for row, window in enumerate(self.windows) if window.ended and window.count <= self.position]
+        if len(over) > self._over:  # rows end once
+            self._over = len(over)
+            voice.engine.retire(self._state, over)
         self._count(done, begin)
         return Spoken(codes, done)
 

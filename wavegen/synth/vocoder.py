@@ -38,7 +38,6 @@ from wavegen.synth.utterances import Meter, Utterances, Voice, take
 Floats = NDArray[np.float32]
 SPAN_SAMPLES = 2048  # of all rows, an engine call: long enough to cost nothing, short enough to interrupt
 MAX_MATCHING = 8
-COMPANY = 0.5  # rows that share a batch have at least this share of its longest row's frames
 
 Speakers = str | int | Sequence[str | int] | None
 
@@ -364,7 +363,7 @@ class Vocoder:
     def _spoken(self, clips: Sequence[MelClip], convert: MelConverter, draws: Rows, bases: Sequence[Floats],
                 guard: bool, matching: int) -> Iterator[tuple[int, NDArray[np.int64], Floats]]:
         hop = self.hop_length
-        for rows in group_rows([clip.num_frames for clip in clips], self.engine.batch_rows):
+        for rows in group_rows([clip.num_frames for clip in clips], self.engine.batch_rows, self.engine.company):
             span = self._span_frames(len(rows))
             some = Rows(*(getattr(draws, name)[rows] for name in ("seeds", "streams", "temperature", "min_p")))
             utterances = Utterances(self._voice, some, [bases[row] for row in rows], self._meter,
@@ -436,15 +435,17 @@ class Vocoder:
                       self.engine.choice, meter.first_audio_seconds, meter.guarded)
 
 
-def group_rows(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Rows that are spoken together: the longest first, and no row with one of twice its length.
+def group_rows(lengths: Sequence[int], most: int, company: float) -> list[list[int]]:
+    """Rows that are spoken together, at most so many: the longest first, none below a share of its group's longest.
 
-    >>> group_rows([3, 100, 40, 90, 4], 16)
+    Those that end together lie together: what ends first is the end of a batch, which an engine can leave out.
+
+    >>> group_rows([3, 100, 40, 90, 4], 16, 0.5)
     [[1, 3], [2], [4, 0]]
     """
     groups: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if groups and len(groups[-1]) < most and lengths[row] >= COMPANY * lengths[groups[-1][0]]:
+        if groups and len(groups[-1]) < most and lengths[row] >= company * lengths[groups[-1][0]]:
             groups[-1].append(row)
         else:
             groups.append([row])
