@@ -150,8 +150,6 @@ def run_section(names: list[str], limit: float, interpret: bool, quick: bool = F
 
 def run_child(folder: Path, names: list[str], limit: float, interpret: bool, quick: bool = False) -> None:
     """The other end of `run_section`."""
-    if carried := os.environ.get("WAVEGEN_CARRIED"):
-        sys.path.append(carried)
     deadline = time.time() + limit
     for name in names:
         report = Report(folder / f"{name}.json", interpret, deadline, quick)
@@ -408,6 +406,10 @@ def warm(report: Report) -> None:
         ("prefill", 3, "logits"))]
     cases += [f"A:batch:{rows}:draw" for rows in BATCHES if rows > 16]
     cases += [f"{name}:batch:{BATCHES[-1]}:draw" for name in names_of(report) if name != "A"]
+    if not report.quick:
+        import gpu_voices
+
+        cases += gpu_voices.WARM if not gpu_voices.missing("wavegen.synth") else []
     waiting, running = list(dict.fromkeys(cases)), {}
     abreast = max(2, min(12, (os.cpu_count() or 2) - 2))
     while (waiting or running) and report.seconds_left > 1:
@@ -433,6 +435,11 @@ def warm_case(case: str) -> None:
     import torch
 
     name, kind, rows, mode = case.split(":")
+    if name == "voice":
+        import gpu_voices
+
+        gpu_voices.warm(int(rows), mode)
+        return
     problem, count = problem_of(name, False), int(rows)
     if kind == "prefill":
         prefill_some(problem, count, 20)
@@ -744,7 +751,7 @@ def training(report: Report) -> None:
 SECTIONS = {  # what matters most comes first
     "device": Section(device, 40), "warm": Section(warm, 130), "correctness": Section(correctness, 100),
     "determinism": Section(determinism, 60), "speed": Section(speed, 100), "baselines": Section(baselines, 80),
-    "voices": Section(voices, 60), "training": Section(training, 80), "engine": Section(engine, 30),
+    "voices": Section(voices, 90), "training": Section(training, 100), "engine": Section(engine, 30),
     "draws": Section(draws, 30), "micro": Section(micro, 30), "peer": Section(peer, 60),
 }
 QUICK_LIMIT = 30.0  # seconds of a section
@@ -854,6 +861,8 @@ def main() -> int:
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--warm", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if carried := os.environ.get("WAVEGEN_CARRIED"):
+        sys.path.append(carried)
     names = options.only.split(",") if options.only else list(QUICK if options.quick else SECTIONS)
     if unknown := [name for name in names if name not in SECTIONS]:
         parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")

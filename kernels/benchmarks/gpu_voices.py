@@ -101,6 +101,36 @@ def voices(report: Any) -> None:
     report.attempt("digits", digits)
 
 
+WARM = [f"voice:vocoder:{rows}:{mode}" for rows, mode in ((1, "logits"), (1, "draw"), (3, "draw"), (64, "draw"),
+                                                          (256, "draw"))] + ["voice:digits:16:draw"]
+
+
+def warm(rows: int, mode: str) -> None:
+    """Compile what the bundled models need for so many rows, for the GPU and on the host."""
+    import numpy as np
+
+    import wavegen
+    from wavegen.engines import TableConditioning
+
+    if rows == 16:
+        voice = wavegen.load("digits", engine="triton")
+        voice.generate("7", voice.speakers[0], 0.01, count=50)
+        return
+    voc = wavegen.load("kathleen", engine="triton")
+    if mode == "logits":
+        order = voc.folder.audio.lpc_order
+        told = TableConditioning(np.zeros((1, 1, *voc._voice.network.columns)), voc.hop_length, np.zeros((1, 1, order)))
+        codes = np.zeros((1, 8), np.int64)
+        voc.engine.logits(codes, told)
+        voc.engine.prefill(voc.engine.start(1, told), codes, want_logits=True)
+        wavegen.load("kathleen", engine="numba", precision="f32").codes(noise(voc, 8)[None], guard=False)
+    else:
+        mel = noise(voc, 8)
+        voc(np.stack([mel] * rows), seed=list(range(rows)))
+        if rows == 1:
+            list(voc.stream(mel))
+
+
 def tiny_vocoder(folder: Path) -> Path:
     """A model folder with random weights."""
     import torch

@@ -16,7 +16,13 @@ logger = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, syncs, then renames: a killed run leaves the old file or the new one."""
+    """Writes beside the target, syncs, then renames: a killed run leaves the old file or the new one.
+
+    Whatever Lightning asks for (before 2.6 its `fit` could not be told), nothing that is read is unpickled.
+    """
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         target = Path(path)

@@ -179,7 +179,7 @@ def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path |
                                        module.batches_per_step),
                        batch_size=None, **(workers if training.loader_workers else {})),
             DataLoader(ValidationBatches(held_out, training.validation_batches, rank, world_size), batch_size=None),
-            ckpt_path=checkpoint, weights_only=True)
+            ckpt_path=checkpoint)
     if trainer.global_step > first_step:
         # The last step need not fall on the interval, and is validated after a checkpoint of the interval.
         trainer.save_checkpoint(run / "checkpoints" / f"step-{trainer.global_step}.ckpt")
