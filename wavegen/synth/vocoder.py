@@ -364,7 +364,8 @@ class Vocoder:
                 guard: bool, matching: int) -> Iterator[tuple[int, NDArray[np.int64], Floats]]:
         hop = self.hop_length
         for rows in group_rows([clip.num_frames for clip in clips], self.engine.batch_rows, self.engine.company):
-            span = self._span_frames(len(rows))
+            # What lasts as long for many rows as for one is called for longer stretches, unless a guard may go back.
+            span = self._span_frames(len(rows) if guard or self.engine.company else 1)
             some = Rows(*(getattr(draws, name)[rows] for name in ("seeds", "streams", "temperature", "min_p")))
             utterances = Utterances(self._voice, some, [bases[row] for row in rows], self._meter,
                                     self._guard(some, guard), matching)
