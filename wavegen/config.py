@@ -22,6 +22,7 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+MAX_FOUND = 80  # letters of a wrong value that an error repeats
 
 
 class MelSpec(Config):
@@ -621,7 +622,11 @@ def _explain(kind: type[BaseModel], detail: Any) -> str:
         found = detail["input"].get("family") if isinstance(detail["input"], dict) else None
         return (f'missing key "{key}.family": one of {kinds}' if found is None
                 else f'"{key}.family": {did_you_mean(str(found), kinds.split(", "))} (found {found!r})')
-    return f'"{key}": {detail["msg"]} (found {detail["input"]!r})'
+    if detail["type"] == "value_error":  # of settings that do not go together: the message names them
+        reason = detail["msg"].removeprefix("Value error, ")
+        return f'"{key}": {reason}' if key else reason
+    found = repr(detail["input"])
+    return f'"{key}": {detail["msg"]} (found {found if len(found) <= MAX_FOUND else found[:MAX_FOUND] + "..."})'
 
 
 def _fields(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,7 @@ def test_prepare_hands_everything_over(wavegen, recipe, tmp_path, monkeypatch):
         ),
         (("family: wavenet", "family: wavnet"), '"model.family": did you mean "wavenet"? Known: wavenet, rnn'),
         (("family: wavenet", "bias: true"), 'missing key "model.family": one of wavenet, rnn, vae, wgan'),
+        (("max_steps: 4", "max_steps: 4, copy_clips: 1"), "yaml: training.copy_clips is 1, but only a vocoder makes"),
         (("max_steps: 4", "max_stepps: 4"), 'unknown key "training.max_stepps": did you mean "max_steps"'),
         (("sample_rate: 8000", "sample_rate: -1"), '"audio.sample_rate"'),
         (("model:", "model: ["), "is not valid YAML"),
@@ -159,3 +161,18 @@ def test_which_checkpoint_is_exported_can_be_said(wavegen, model, tmp_path, monk
     assert calls == [(tmp_path, Path("m"), "last")]
     outcome = wavegen("export", model, "--out", tmp_path / "m", "--checkpoint", "best")
     assert outcome.code == 2 and "has no checkpoints; leave out --checkpoint" in outcome.error
+
+
+def test_a_first_recipe_is_written_and_prepared(wavegen, tmp_path):
+    data, recipe = write_tones(tmp_path / "my recordings"), tmp_path / "mine.yaml"
+    outcome = wavegen("init", recipe, "--data", data, "--kind", "speech")
+    assert outcome.code == 0 and "recordings, " in outcome.err
+    prepare = shlex.split(outcome.out.splitlines()[0])
+    assert prepare[:3] == ["wavegen", "prepare", str(recipe)]
+    assert wavegen(*prepare[1:-1], tmp_path / "store").code == 0
+    assert load_recipe(recipe).name == "mine"
+    before = recipe.read_text()
+    assert "exists and is not overwritten" in wavegen("init", recipe, "--data", data).error
+    assert recipe.read_text() == before
+    assert "ending .yaml" in wavegen("init", tmp_path / "mine", "--data", data).error
+    assert wavegen("init", tmp_path / "b.yaml", "--data", tmp_path / "none").code == 3

@@ -45,6 +45,7 @@ app = typer.Typer(
 )
 # In the list of commands, where a line ends after 60 letters.
 for command, name, summary in (
+    (train.init, "init", "Write a first recipe for recordings of your own."),
     (train.prepare, "prepare", "Turn a folder of recordings into a store of mu-law codes."),
     (train.train, "train", "Train the model of a recipe on a store."),
     (train.export, "export", "Turn a run into a model folder, or calibrate a model."),

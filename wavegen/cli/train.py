@@ -1,7 +1,8 @@
-"""wavegen prepare, train, export: from recordings to a model folder."""
+"""wavegen init, prepare, train, export: from recordings to a model folder."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,35 @@ import typer
 
 from wavegen.cli.options import Json, RecipeFile, StoreFolder, Verbose, note, print_json, stages
 from wavegen.errors import ConfigError
+
+
+def init(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="Recipe to write.")],
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder of your recordings.")],
+    kind: Annotated[
+        str | None,
+        typer.Option(metavar="sounds|speech|long|vocoder", help="What they are for; by their length if left out."),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Look at recordings of your own and write a first recipe for them."""
+    from wavegen.audio.atomic import atomic_write
+    from wavegen.data.starter import kind_of, starter_recipe, survey
+
+    if recipe.suffix.lower() not in (".yaml", ".yml"):
+        raise ConfigError(f'a recipe is a YAML file: give "{recipe}" the ending .yaml')
+    if recipe.exists():
+        raise ConfigError(f"{recipe} exists and is not overwritten; give another name, or delete it first")
+    found = survey(data)
+    text = starter_recipe(recipe.stem, found, kind)
+    with atomic_write(recipe) as file:
+        file.write(text.encode())
+    note(f"{data}: {found}")
+    note(f"{recipe} is a recipe for {kind or kind_of(found)}; look at it, change what you like, then")
+    store, run, model = f"stores/{recipe.stem}", f"runs/{recipe.stem}", f"my-{recipe.stem}"
+    print(f"wavegen prepare {shlex.quote(str(recipe))} --data {shlex.quote(str(data))} --out {shlex.quote(store)}")
+    print(f"wavegen train {shlex.quote(str(recipe))} --store {shlex.quote(store)} --out {shlex.quote(run)}")
+    print(f"wavegen export {shlex.quote(run)} --out {shlex.quote(model)}")
 
 
 def prepare(
