@@ -360,6 +360,6 @@ def test_export_of_no_run_says_what_is_missing(tmp_path):
         export_run(tmp_path, tmp_path / "model")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "step-1.ckpt").write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
-    with pytest.raises(ModelFileError, match="cannot be read"):
+    with pytest.raises(ModelFileError, match=r"no checkpoint of .* can be read"):
         export_run(tmp_path, tmp_path / "model")
     assert not (tmp_path / "exploded").exists()

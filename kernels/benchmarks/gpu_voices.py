@@ -324,7 +324,7 @@ def train(recipe: Any, place: Path, name: str, resume: str | None = None) -> dic
     """Train and say whether the loss fell, how fast it went and how much memory it took."""
     import torch
 
-    from wavegen.training.checkpoints import read_checkpoint
+    from wavegen.checkpoint.run import read_checkpoint
     from wavegen.training.trainer import fit
 
     is_gpu = torch.cuda.is_available()
@@ -357,7 +357,7 @@ def resume(recipe: Any, place: Path, name: str) -> dict[str, Any]:
 
 
 def train_bits(run: Path) -> float:
-    from wavegen.training.checkpoints import latest_checkpoint, read_checkpoint
+    from wavegen.checkpoint.run import latest_checkpoint, read_checkpoint
 
     last = latest_checkpoint(run)
     assert last is not None

@@ -87,8 +87,8 @@ def trained(kind: str, options: argparse.Namespace) -> Path:
     name, overrides, begins_with = KINDS[kind]
     run = options.runs / kind
     if not (run / "model" / "config.json").is_file():
+        from wavegen.checkpoint.run import latest_checkpoint
         from wavegen.training import fit
-        from wavegen.training.checkpoints import latest_checkpoint
 
         first = None
         if begins_with is not None:

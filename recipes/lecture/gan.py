@@ -27,6 +27,7 @@ import torch
 
 from wavegen.audio.atomic import write_json
 from wavegen.audio.mulaw import from_companded
+from wavegen.checkpoint.run import read_checkpoint
 from wavegen.config import Recipe, WGANConfig, load_recipe
 from wavegen.data.batches import Batch, WindowBatches
 from wavegen.data.store import Store
@@ -37,7 +38,6 @@ from wavegen.models import build_model
 from wavegen.models.critic import Critic
 from wavegen.training import fit
 from wavegen.training.adversarial import critic_loss, penalty_norm
-from wavegen.training.checkpoints import read_checkpoint
 from wavegen.training.module import companded, to_inputs
 from wavegen.training.optimizer import build_optimizer
 from wavegen.training.trainer import build_vocabulary

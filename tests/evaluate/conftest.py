@@ -6,7 +6,16 @@ import pytest
 
 from stores import tones_store
 from tiny import save_tiny
+from wavegen.engines.numba_engine import KERNELS_VARIABLE
 from wavegen.metrics.judge_training import train_judge
+
+
+@pytest.fixture(scope="module")
+def plain_kernels():
+    """Plain loops are compiled once for all shapes and precisions, vector loops for each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(KERNELS_VARIABLE, "plain")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -23,13 +23,7 @@ from wavegen.info import describe_model
 from wavegen.models import ConditioningInputs
 from wavegen.synth import load
 
-
-@pytest.fixture(scope="module", autouse=True)
-def plain_kernels():
-    """Plain loops are compiled once for all shapes and precisions, vector loops for each."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(KERNELS_VARIABLE, "plain")
-        yield
+pytestmark = pytest.mark.usefixtures("plain_kernels")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from stores import tones_store
 from tiny import save_tiny_vocoder
 from wavegen.config import MelSpec
 from wavegen.data.store import Store
-from wavegen.engines.numba_engine import KERNELS_VARIABLE
 from wavegen.errors import ConfigError, StoreError
 from wavegen.evaluate import evaluate, summary
 from wavegen.evaluate.copy_synthesis import bits_with_and_without, copy_synthesis, some_rows
@@ -21,14 +20,7 @@ from wavegen.metrics.copies import FIGURES
 from wavegen.synth import load_vocoder
 
 MEL = MelSpec(sample_rate=8000, n_fft=256, win_length=256, hop_length=80, n_mels=12)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def plain_kernels():
-    """Plain loops are compiled once for all shapes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(KERNELS_VARIABLE, "plain")
-        yield
+pytestmark = pytest.mark.usefixtures("plain_kernels")
 
 
 @pytest.fixture(scope="module")

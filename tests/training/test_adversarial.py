@@ -16,6 +16,7 @@ from tests.helpers import write_tones
 from tests.training.conftest import RECIPE
 from tests.training.test_trainer import assert_bit_equal, latest_step, start
 from wavegen.checkpoint import export_run, load_model
+from wavegen.checkpoint.run import latest_checkpoint, read_checkpoint
 from wavegen.config import Recipe
 from wavegen.data.batches import WindowBatches
 from wavegen.data.prepare import prepare
@@ -24,7 +25,6 @@ from wavegen.errors import ConfigError, StoreError, TrainingError
 from wavegen.models import ConditioningInputs
 from wavegen.training import fit
 from wavegen.training.adversarial import AdversarialModule, critic_loss, generator_loss
-from wavegen.training.checkpoints import latest_checkpoint, read_checkpoint
 from wavegen.training.module import companded
 from wavegen.training.trainer import build_vocabulary
 

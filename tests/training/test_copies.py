@@ -11,12 +11,12 @@ import torch
 
 from stores import tones_store
 from wavegen.checkpoint import export_run, load_model
+from wavegen.checkpoint.run import latest_checkpoint, read_checkpoint
 from wavegen.config import MelSpec, Recipe
 from wavegen.engines.numba_engine import KERNELS_VARIABLE
 from wavegen.errors import ConfigError, MissingBackendError
 from wavegen.metrics import perception
 from wavegen.training import copies, fit, trainer
-from wavegen.training.checkpoints import latest_checkpoint, read_checkpoint
 from wavegen.training.copies import speak_rows
 
 pytest.importorskip("pystoi", reason="pystoi is not installed (extra train)")

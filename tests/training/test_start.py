@@ -9,10 +9,10 @@ import torch
 
 from tests.training.conftest import tiny_recipe
 from wavegen.checkpoint import export_run, load_model
+from wavegen.checkpoint.run import latest_checkpoint, read_checkpoint
 from wavegen.config import Recipe
 from wavegen.errors import ConfigError, ModelFileError
 from wavegen.training import fit
-from wavegen.training.checkpoints import latest_checkpoint, read_checkpoint
 from wavegen.training.start import initial_weights
 from wavegen.training.trainer import build_vocabulary
 

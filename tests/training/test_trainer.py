@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from tests.training.conftest import tiny_recipe
+from wavegen.checkpoint.run import latest_checkpoint, read_checkpoint
 from wavegen.config import Recipe, load_recipe
 from wavegen.errors import ConfigError, StoreError, TrainingError
 from wavegen.training import fit
-from wavegen.training.checkpoints import latest_checkpoint, read_checkpoint
 from wavegen.training.sequence import SequenceModule
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -12,8 +12,8 @@ from wavegen.errors import TrainingError
 
 pytest.importorskip("lightning", reason="the train extra is not installed")
 
+from wavegen.checkpoint.run import latest_checkpoint, read_checkpoint
 from wavegen.training import fit
-from wavegen.training.checkpoints import latest_checkpoint, read_checkpoint
 from wavegen.training.variational import VariationalModule, kl_cost
 
 CONV = {"family": "conv", "strides": [16, 8], "channels": [12], "conditioning": {"label": True, "hidden_channels": 8}}

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from wavegen.checkpoint.run import BEST, checkpoints, newest_readable, read_checkpoint
 from wavegen.checkpoint.weights import compare_shapes, save_model
 from wavegen.config import ModelFolder, Recipe, SamplingDefaults, Vocabulary, parse
 from wavegen.errors import ConfigError, ModelFileError
-
-logger = logging.getLogger(__name__)
-
-BEST = "best.ckpt"  # of a vocoder's run, by the copies it makes
 
 
 def export_run(
@@ -87,41 +83,16 @@ def _checkpoint(run: Path, which: str | None) -> tuple[Path, dict[str, Any]]:
         raise ConfigError(f"{run} has no best checkpoint: its recipe makes no copies of held-out clips "
                           "(training.copy_clips); export the last one")
     if which != "last" and best.is_file():
-        return best, _read_checkpoint(best)
-    found = sorted((path for path in (run / "checkpoints").glob("*.ckpt") if path.name != BEST), key=_step_of,
-                   reverse=True)
+        return best, read_checkpoint(best)["wavegen"]
+    found = checkpoints(run)
     if not found:
         raise ModelFileError(
             f"{run} holds no checkpoint (checkpoints/*.ckpt): not a training run, or one that has not come that far"
         )
-    problems = []
-    for path in found:
-        try:
-            return path, _read_checkpoint(path)
-        except ModelFileError as error:
-            logger.warning("%s", error)
-            problems.append(error)
-    raise problems[0]
-
-
-def _step_of(path: Path) -> float:
-    digits = path.stem.rpartition("-")[2]
-    return int(digits) if digits.isdigit() else float("inf")  # last.ckpt
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    import torch
-
-    try:
-        # weights_only refuses everything but tensors and plain values: nothing in the file can run.
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds, depending on where the damage is
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelFileError(f"{path} cannot be read: {first}") from error
-    ours = checkpoint.get("wavegen") if isinstance(checkpoint, dict) else None
-    if not isinstance(ours, dict) or not {"recipe", "vocabulary", "ema", "step", "store_digest"} <= set(ours):
-        raise ModelFileError(f"{path} is not a checkpoint of `wavegen train`")
-    return ours
+    readable = newest_readable(found)
+    if readable is None:
+        raise ModelFileError(f"no checkpoint of {run} can be read ({len(found)} found; the warnings say why)")
+    return readable[0], readable[1]["wavegen"]
 
 
 def _figures(metrics: Mapping[str, Any]) -> dict[str, float]:

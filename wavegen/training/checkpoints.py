@@ -1,8 +1,7 @@
-"""Checkpoints of a running training: atomic, and never trusted blindly when read back."""
+"""Checkpoints of a running training are written whole or not at all; `wavegen.checkpoint.run` reads them."""
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from wavegen.audio.atomic import replacing
-from wavegen.errors import ConfigError, TrainingError
-
-logger = logging.getLogger(__name__)
+from wavegen.errors import TrainingError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -33,34 +30,3 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:
             raise TrainingError(f"cannot write checkpoint {target}: {error}; the checkpoints before it are intact, "
                                 "free some space and continue with --resume auto") from error
-
-
-def latest_checkpoint(run: Path) -> Path | None:
-    """The newest checkpoint of a run that can be read; damaged ones are stepped over with a warning."""
-    found = sorted((run / "checkpoints").glob("step-*.ckpt"), key=_step_of, reverse=True)
-    for path in found:
-        try:
-            read_checkpoint(path)
-            return path
-        except ConfigError as error:
-            logger.warning("%s; trying the one before", error)
-    return None
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a training checkpoint without unpickling code.
-
-    Raises:
-        ConfigError: if it is missing, damaged or not one of wavegen's.
-    """
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        checkpoint["wavegen"]["step"]
-    except Exception as error:  # torch raises a dozen kinds for a damaged file
-        raise ConfigError(f"checkpoint {path} cannot be read ({type(error).__name__}: {str(error)[:120]})") from error
-    return checkpoint
-
-
-def _step_of(path: Path) -> int:
-    digits = path.stem.rpartition("-")[2]
-    return int(digits) if digits.isdigit() else -1

@@ -15,7 +15,7 @@ import lightning
 import numpy as np
 
 from wavegen.audio.signal import SignalDecoder
-from wavegen.checkpoint.export import BEST
+from wavegen.checkpoint.run import BEST
 from wavegen.config import AudioConfig
 from wavegen.data.store import Store
 from wavegen.engines import ModelConditioning, build_engine

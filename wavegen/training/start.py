@@ -8,11 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from wavegen.checkpoint import bundled_models, is_model, load_model
-from wavegen.checkpoint.export import BEST
+from wavegen.checkpoint.run import BEST, latest_checkpoint, read_checkpoint
 from wavegen.config import Recipe, Vocabulary, parse
 from wavegen.data.plan import differences
 from wavegen.errors import ConfigError, did_you_mean
-from wavegen.training.checkpoints import latest_checkpoint, read_checkpoint
 
 FREE = ("dropout",)  # of a model's configuration: may differ, the weights mean the same
 

@@ -22,11 +22,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from wavegen.audio.atomic import atomic_write
+from wavegen.checkpoint.run import latest_checkpoint, read_checkpoint
 from wavegen.config import Recipe, VAEConfig, Vocabulary, WaveNetConfig, WGANConfig, is_vocoder
 from wavegen.data.batches import Batch, WindowBatches
 from wavegen.data.store import Store
 from wavegen.errors import ConfigError, StoreError
-from wavegen.training.checkpoints import AtomicCheckpointIO, latest_checkpoint, read_checkpoint
+from wavegen.training.checkpoints import AtomicCheckpointIO
 from wavegen.training.copies import CopySynthesis
 from wavegen.training.health import warn_of_collapse
 from wavegen.training.interruption import KeepWork
@@ -103,6 +104,7 @@ def fit(recipe: Recipe, store: str | Path, out: str | Path, resume: str | Path |
 
     Raises:
         ConfigError: recipe, store and run do not fit together.
+        ModelFileError: the checkpoint to resume is missing or damaged.
         TrainingError: the gradient stayed non-finite, or a checkpoint cannot be written.
     """
     data, run, training = Store.open(store), Path(out), recipe.training
