@@ -15,8 +15,7 @@ from numba import config, njit, types
 from numba.extending import intrinsic
 
 from wavegen_kernels.cpu.lanes import EXP2, LOG2_E, ROUND
-from wavegen_kernels.cpu.loop_plain import LANES, draw_next, keep_logits, panel_width, remember
-from wavegen_kernels.cpu.predict import code_of, embed_excitation, follow, predict
+from wavegen_kernels.cpu.loop_plain import LANES, begin, draw_next, keep_logits, panel_width, settle
 from wavegen_kernels.cpu.signature import SIGNATURE
 
 _EXP2 = tuple(np.float32(x) for x in EXP2)
@@ -192,16 +191,8 @@ def generate(sizes: Any, weights: Any, embedding: Any, decode: Any, thresholds: 
             t = position + i
             frame = t // hop - first_frame
             newest = kept - 1 - t % kept if kept > 0 else 0
-            if order > 0:
-                predicted = predict(prediction[rules, frame], history[row], newest)
-                embed_excitation(embedding, older, code_of(thresholds, predicted), code, h)
-            else:
-                for j in range(size):
-                    h[j] = embedding[0, code, j]
-                    if embedding.shape[0] > 1:
-                        h[j] += embedding[1, older, j]
-            for j in range(taps):
-                window[j] = history[row, newest + j]
+            predicted = begin(h, window, embedding, thresholds, prediction[rules, frame], history[row], newest, code,
+                              older, order)
             if taps > 0:
                 add_exact_product(h, size, floats, window, taps, panel_width(size, limit), limit, lane_sums)
             if squash:
@@ -285,10 +276,6 @@ def generate(sizes: Any, weights: Any, embedding: Any, decode: Any, thresholds: 
                 exponentials(e, lane_sums, raw, inverse_temperature[row], min_p[row])
                 code = draw_next(e, lane_sums, count, uniforms, row, i, seeds[row], streams[row], t)
             codes[row, i] = code
-            sample = decode[code]
-            if order > 0:
-                sample = follow(predicted, sample)
-                older = code_of(thresholds, sample)
-            remember(history[row], kept, t, sample)
+            older = settle(history[row], kept, t, decode[code], older, predicted, thresholds, order)
         previous[row, 0], previous[row, 1] = code, older
     return 0

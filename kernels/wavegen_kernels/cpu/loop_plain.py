@@ -96,6 +96,36 @@ def draw_next(e: Any, sums: Any, count: Any, uniforms: Any, row: Any, i: Any, se
 
 
 @njit(nogil=True, error_model="numpy")
+def begin(h: Any, window: Any, embedding: Any, thresholds: Any, rule: Any, past: Any, newest: Any, code: Any,
+          older: Any, order: Any) -> Any:
+    """Fill what a sample begins with, h from the codes before it and the window of samples; gives its prediction."""
+    predicted = np.float32(0)
+    if order > 0:
+        predicted = predict(rule, past, newest)
+        embed_excitation(embedding, older, code_of(thresholds, predicted), code, h)
+    else:
+        for j in range(h.shape[0]):
+            h[j] = embedding[0, code, j]
+            if embedding.shape[0] > 1:
+                h[j] += embedding[1, older, j]
+    for j in range(window.shape[0]):
+        window[j] = past[newest + j]
+    return predicted
+
+
+@njit(nogil=True, error_model="numpy")
+def settle(past: Any, kept: Any, t: Any, sample: Any, before: Any, predicted: Any, thresholds: Any,
+           order: Any) -> Any:
+    """End a sample that was decoded to `sample`; gives the older of the codes the next one is told."""
+    older = before
+    if order > 0:
+        sample = follow(predicted, sample)
+        older = code_of(thresholds, sample)
+    remember(past, kept, t, sample)
+    return older
+
+
+@njit(nogil=True, error_model="numpy")
 def remember(past: Any, kept: Any, t: Any, sample: Any) -> None:
     """Put sample t into a row's history: newest first, written twice, so that what is read lies in one piece."""
     if kept > 0:
@@ -131,16 +161,8 @@ def generate(sizes: Any, weights: Any, embedding: Any, decode: Any, thresholds: 
             t = position + i
             frame = t // hop - first_frame
             newest = kept - 1 - t % kept if kept > 0 else 0
-            if order > 0:
-                predicted = predict(prediction[rules, frame], history[row], newest)
-                embed_excitation(embedding, older, code_of(thresholds, predicted), code, h)
-            else:
-                for j in range(size):
-                    h[j] = embedding[0, code, j]
-                    if embedding.shape[0] > 1:
-                        h[j] += embedding[1, older, j]
-            for j in range(taps):
-                window[j] = history[row, newest + j]
+            predicted = begin(h, window, embedding, thresholds, prediction[rules, frame], history[row], newest, code,
+                              older, order)
             add_product(h, size, weights, 0, window, 0, taps, panel_width(size, limit))
             at, ring = taps * size, 0
             s[:] = _ZERO
@@ -189,10 +211,6 @@ def generate(sizes: Any, weights: Any, embedding: Any, decode: Any, thresholds: 
                 exponentials(e, sums, raw, inverse_temperature[row], min_p[row])
                 code = draw_next(e, sums, count, uniforms, row, i, seeds[row], streams[row], t)
             codes[row, i] = code
-            sample = decode[code]
-            if order > 0:
-                sample = follow(predicted, sample)
-                older = code_of(thresholds, sample)
-            remember(history[row], kept, t, sample)
+            older = settle(history[row], kept, t, decode[code], older, predicted, thresholds, order)
         previous[row, 0], previous[row, 1] = code, older
     return 0
