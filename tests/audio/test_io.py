@@ -7,6 +7,7 @@ import resource
 import struct
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,35 @@ def test_what_is_saved_is_loaded_again(tmp_path, name):
     assert rate == 8000 and np.array_equal(waveform * 32768, samples)
     assert soundfile.info(tmp_path / name).subtype == "PCM_16"
     assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac"])
+def test_a_file_is_encoded_in_pieces_to_the_bytes_of_the_whole(tmp_path, monkeypatch, ending):
+    clip = np.random.default_rng(0).uniform(-1, 1, 50_000).astype(np.float32)
+    io.save(tmp_path / f"whole.{ending}", clip, 8000)
+    monkeypatch.setattr(io, "PIECE_SAMPLES", 777)
+    io.save(tmp_path / f"pieces.{ending}", clip, 8000)
+    assert (tmp_path / f"pieces.{ending}").read_bytes() == (tmp_path / f"whole.{ending}").read_bytes()
+    soundfile.write(tmp_path / f"library.{ending}", io.to_pcm16(clip), 8000, "PCM_16")
+    assert (tmp_path / f"library.{ending}").read_bytes() == (tmp_path / f"whole.{ending}").read_bytes()
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac"])
+def test_memory_does_not_grow_with_a_file(tmp_path, ending):
+    clip = np.random.default_rng(0).uniform(-1, 1, 3_000_000).astype(np.float32)
+    io.save(tmp_path / f"a.{ending}", clip[:200_000], 8000)  # everything loaded
+    peaks = []
+    for length in (200_000, 3_000_000):
+        tracemalloc.start()
+        io.save(tmp_path / f"a.{ending}", clip[:length], 8000)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.05 * peaks[0] < clip.nbytes / 4
+
+
+def test_a_wav_may_be_empty(tmp_path):
+    io.save(tmp_path / "a.wav", np.zeros(0), 8000)
+    assert soundfile.info(tmp_path / "a.wav").frames == 0
 
 
 def test_what_exceeds_full_scale_is_clipped(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 from pathlib import Path
 from types import TracebackType
@@ -10,15 +9,16 @@ from typing import BinaryIO
 
 import numpy as np
 
-from wavegen.audio.atomic import atomic_write, part_of, sync, sync_folder, write_error
+from wavegen.audio.atomic import part_of, sync, sync_folder, write_error
 from wavegen.audio.headers import damage
-from wavegen.errors import AudioError, ConfigError, did_you_mean
+from wavegen.errors import AudioError, ConfigError
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1000, 384_000  # Hz; a header outside is taken for damage
 MAX_CHANNELS = 64
 MAX_FRAMES = 2**27  # of a file, at its own rate and at the rate wanted: 46 minutes at 48 kHz, 512 MiB
 BLOCK_SAMPLES = 2**24  # read at once, all channels together: 64 MiB
 MAX_WAV_BYTES = 2**32 - 1
+PIECE_SAMPLES = 2**16  # that are encoded at a time
 HEADER_BYTES = 44
 
 
@@ -100,7 +100,7 @@ def check_sample_rate(sample_rate: int) -> None:
 
 
 def save(path: str | Path, waveform: np.ndarray, sample_rate: int) -> None:
-    """Write a 16-bit file, whole or not at all: WAV or, by its name, FLAC.
+    """Write a 16-bit file, whole or not at all: WAV or, by its name, FLAC. It is encoded a piece at a time.
 
     Args:
         path: ends in .wav or .flac.
@@ -112,21 +112,15 @@ def save(path: str | Path, waveform: np.ndarray, sample_rate: int) -> None:
         AudioError: the waveform is not one finite channel, or too long for a WAV.
         WavegenError: the file cannot be written.
     """
-    path = Path(path)
-    kind = path.suffix.lower()
-    if kind == ".wav":
-        with WavWriter(path, sample_rate) as writer:
-            writer.write(waveform)
-    elif kind == ".flac":
-        import soundfile
+    from wavegen.audio.streams import file_writer  # which builds on this module
 
-        buffer = io.BytesIO()
-        soundfile.write(buffer, to_pcm16(waveform), sample_rate, format="FLAC", subtype="PCM_16")
-        with atomic_write(path) as file:
-            file.write(buffer.getvalue())
-    else:
-        raise ConfigError(f'cannot write "{path}": unknown format "{kind}"; '
-                          f'{did_you_mean(kind, (".wav", ".flac"))}')
+    waveform = np.asarray(waveform)
+    stretches = range(0, max(1, len(waveform)), PIECE_SAMPLES) if waveform.ndim == 1 else ()
+    with file_writer(path, sample_rate) as append:
+        for start in stretches:
+            append(waveform[start : start + PIECE_SAMPLES])
+        if waveform.ndim != 1:
+            append(waveform)  # says what is wrong with it
 
 
 class WavWriter:
