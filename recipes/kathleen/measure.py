@@ -7,7 +7,7 @@
     python recipes/kathleen/measure.py paths LPC_MODEL DIRECT_MODEL --store STORE DIRECT_STORE --data ...
 
 bursts      200 clips, the test sentences and pieces of training sentences, with and without the guard: bursts and
-            silent clips in what comes out
+            silent clips in what comes out, by the guard's own detector and beside the recording
 precisions  copies of test sentences in each precision: STOI, and the divergence the model folder states
 speed       times real time of each precision, on a core that nobody else uses
 codec       test sentences through the codes of the store: the ceiling of any model
@@ -33,7 +33,7 @@ from wavegen.audio.signal import decode_codes
 from wavegen.data.store import Store
 from wavegen.engines import PRECISIONS
 from wavegen.errors import WavegenError
-from wavegen.metrics.bursts import burst_rates, check_against_mel
+from wavegen.metrics.bursts import burst_rates, check_against_mel, check_against_recording
 from wavegen.metrics.copies import compare, means
 from wavegen.synth import load_vocoder
 from wavegen.synth.guards import GuardReport
@@ -72,20 +72,24 @@ def main() -> int:
 def measure_bursts(options: argparse.Namespace) -> dict[str, Any]:
     voc, store = load_vocoder(options.models[0]), Store.open(options.store[0])
     longest = round(PIECE_SECONDS * voc.sample_rate / voc.hop_length)
-    mels = pieces(store, options.clips or 200, longest)
+    mels, recorded = pieces(store, options.clips or 200, longest)
     report: dict[str, Any] = {"model": facts(voc), "clips": len(mels)}
     for temperature in options.temperatures or [voc.folder.sampling.temperature]:
         for guard in (False, True):
-            checks, seen = [], GuardReport()
+            checks, witness, seen = [], [], GuardReport()
             for begin in range(0, len(mels), BATCH_CLIPS):
                 batch = mels[begin : begin + BATCH_CLIPS]
                 audio = voc(batch, seed=list(range(begin, begin + len(batch))), temperature=temperature, guard=guard)
                 checks += [check_against_mel(audio[row].waveform, mel, voc.spec) for row, mel in enumerate(batch)]
+                witness += [check_against_recording(audio[row].waveform, recorded[begin + row], voc.sample_rate,
+                                                    voc.hop_length) for row in range(len(batch))]
                 seen += voc.report.guarded or GuardReport()
             found = burst_rates(checks) | {"worst_db": round(max(check.worst for check in checks), 2)}
             if guard:
                 found |= {"spoken_again": seen.bursts + seen.silences, "attempts": seen.attempts,
                           "left": seen.bursts_left + seen.silences_left}
+            found["beside_the_recording"] = burst_rates(witness) | {
+                "worst_db": round(max(check.worst for check in witness), 2)}
             report[f"temperature {temperature:g}, guard {'on' if guard else 'off'}"] = found
     return report
 
@@ -159,17 +163,26 @@ def copies(voc: Any, store: Store, rows: Sequence[int], recorded: Sequence[np.nd
     return report
 
 
-def pieces(store: Store, count: int, longest: int) -> list[np.ndarray]:
-    """Mels (n_mels, F): the test sentences, then pieces of training sentences, each from another place."""
+def pieces(store: Store, count: int, longest: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Mels (n_mels, F): the test sentences, then pieces of training sentences, each from another place.
+
+    And what their codes say, (F * hop_length,) at most.
+    """
+    assert store.audio.mel is not None
+    hop = store.audio.mel.hop_length
     test, train = store.rows("test"), store.rows("train")
     chosen = [int(row) for row in test[:count]]
     chosen += [int(train[place]) for place in np.linspace(0, len(train) - 1, count - len(chosen)).astype(int)]
-    mels = []
+    mels, recorded = [], []
     for number, row in enumerate(chosen):
         mel = store.features(row).T.astype(np.float32)
-        start = 0 if number < len(test) else (number * 37) % max(1, mel.shape[1] - longest + 1)
-        mels.append(mel[:, start:] if number < len(test) else mel[:, start : start + longest])
-    return mels
+        start, stop = 0, mel.shape[1]
+        if number >= len(test):
+            start = (number * 37) % max(1, stop - longest + 1)
+            stop = min(stop, start + longest)
+        mels.append(mel[:, start:stop])
+        recorded.append(store.waveform(row)[start * hop : stop * hop])
+    return mels, recorded
 
 
 def sentences(store: Store, data: Path, count: int) -> tuple[list[int], list[np.ndarray]]:

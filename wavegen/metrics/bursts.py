@@ -1,4 +1,7 @@
-"""How often a vocoder breaks the word of its mel: bursts and silence in finished clips, per 1000 seconds."""
+"""How often a vocoder breaks the word of its mel: bursts and silence in finished clips, per 1000 seconds.
+
+Two witnesses: `check_against_mel` is the detector of the guard, `check_against_recording` knows neither mel nor guard.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,20 @@ from wavegen.audio.watch import Watch
 from wavegen.config import MelSpec
 
 STUCK = 1e-4  # a clip whose samples lie within so much of their middle says nothing
+# dB that a frame of a copy may be louder than the recording in it and in the frames beside it, and quieter over
+# QUIET_SECONDS, where the recording is above SPEAKS.
+LOUDER, QUIETER, QUIET_SECONDS = 12.0, 20.0, 0.25
+FAINT, SPEAKS = 1e-6, 1e-5  # mean power: added to both before they are compared; of a recording that speaks
 
 
 @dataclass(frozen=True)
 class MelCheck:
-    """What is wrong with a clip beside its mel; see `wavegen.audio.watch`.
+    """What is wrong with a clip beside its mel (see `wavegen.audio.watch`), or beside its recording.
 
     Attributes:
         seconds: of the clip.
-        bursts: stretches of frames in a row that are louder than the mel can say.
-        quiet_frames: at the end of a stretch that is silent where the mel speaks.
+        bursts: stretches of frames in a row that are louder than the mel can say, or than the recording is.
+        quiet_frames: at the end of a stretch that is silent where the mel, or the recording, speaks.
         worst: dB over the limit for bursts; below 0 in a good clip.
         is_constant: whether it holds one value throughout.
     """
@@ -65,6 +72,37 @@ def check_against_mel(waveform: np.ndarray, features: np.ndarray, spec: MelSpec,
     speaks = bool((expected[0, :, 1, 1] > 1e-6).any())
     return MelCheck(seconds, int(loud[0]) + int((loud[1:] & ~loud[:-1]).sum()), int((found.quiet[0] > 0).sum()),
                     float(found.burst.max()), constant and speaks)
+
+
+def check_against_recording(waveform: np.ndarray, recording: np.ndarray, sample_rate: int,
+                            frame_samples: int) -> MelCheck:
+    """Compare a copy with the recording it copies, frame by frame: its power, and the power of its differences.
+
+    Args:
+        waveform: float32 (T,), the copy.
+        recording: float32 (T',), which begins where the copy does; what one has more of is not looked at.
+        sample_rate: Hz, of both.
+        frame_samples: of a frame; an incomplete one is not judged.
+    """
+    frames = min(len(waveform), len(recording)) // frame_samples
+    seconds = len(waveform) / sample_rate
+    constant = len(waveform) > 0 and float(np.ptp(waveform)) < STUCK
+    if frames == 0:
+        return MelCheck(seconds, 0, 0, -np.inf, constant)
+    excess = np.full(frames, -np.inf)
+    copy, wanted = (np.asarray(one[: frames * frame_samples], np.float64) for one in (waveform, recording))
+    for view in (lambda x: x, lambda x: np.diff(x, prepend=x[:1])):
+        came, allowed = ((view(one).reshape(frames, -1) ** 2).mean(1) for one in (copy, wanted))
+        beside = np.pad(allowed, 1, mode="edge")
+        allowed = np.maximum(np.maximum(beside[:-2], beside[2:]), allowed)
+        excess = np.maximum(excess, 10 * np.log10((came + FAINT) / (allowed + FAINT)) - LOUDER)
+    span = max(1, round(QUIET_SECONDS * sample_rate / frame_samples))
+    came, spoken = (np.convolve((one.reshape(frames, -1) ** 2).mean(1), np.ones(span))[span - 1 : frames]
+                    for one in (copy, wanted))
+    quiet = (spoken > span * SPEAKS) & (came * 10 ** (QUIETER / 10) < spoken)
+    loud = excess > 0
+    return MelCheck(seconds, int(loud[0]) + int((loud[1:] & ~loud[:-1]).sum()), int(quiet.sum()),
+                    float(excess.max()), constant and bool((wanted**2).mean() > SPEAKS))
 
 
 def burst_rates(checks: Sequence[MelCheck]) -> dict[str, float]:
