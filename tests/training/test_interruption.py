@@ -9,8 +9,8 @@ import pytest
 
 from tests.training.conftest import tiny_recipe
 from tests.training.test_trainer import assert_bit_equal
+from wavegen.checkpoint.run import latest_checkpoint
 from wavegen.training import fit
-from wavegen.training.checkpoints import latest_checkpoint
 from wavegen.training.interruption import KeepWork
 from wavegen.training.progress import ProgressLine
 

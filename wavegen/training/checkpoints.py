@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from wavegen.audio.atomic import replacing
+from wavegen.checkpoint.run import read_checkpoint
 from wavegen.errors import TrainingError
 
 
