@@ -22,6 +22,8 @@ from ptx.parse import parse
 
 TYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.int32: "i32",
          torch.int64: "i64", torch.uint8: "u8"}
+# PTX wants this fence. Triton leaves it out up to 3.6, in every pipelined product on Hopper, and the hardware bears it.
+FENCES_COPIES = tuple(int(part) for part in triton.__version__.split(".")[:2]) > (3, 6)
 
 
 class Device:
@@ -59,7 +61,7 @@ class Device:
             source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=aligned)
             with _no_assembler():
                 made = triton.compile(source, target=GPUTarget("cuda", self.capability, 32), options=options)
-            self.compiled[key] = Code(parse(self.source(made.asm["ptx"])), int(made.metadata.shared))
+            self.compiled[key] = Code(parse(self.source(made.asm["ptx"])), int(made.metadata.shared), FENCES_COPIES)
         self.latest = self.compiled[key]
         return self.latest
 

@@ -55,10 +55,11 @@ class Code:
     Args:
         kernel: parsed.
         shared: bytes of shared memory of a program.
+        fences_copies: a proxy fence is due between a cp.async and a wgmma that reads what it copied.
     """
 
-    def __init__(self, kernel: Kernel, shared: int) -> None:
-        self.kernel, self.shared, self.threads = kernel, shared, kernel.threads
+    def __init__(self, kernel: Kernel, shared: int, fences_copies: bool = True) -> None:
+        self.kernel, self.shared, self.threads, self.fences_copies = kernel, shared, kernel.threads, fences_copies
         self.kinds: list[Any] = []
         self.index: dict[str, int] = {}
         self.constants: dict[int, Callable[[Program], Array]] = {}
@@ -612,6 +613,9 @@ class Program:
         writer = (record >> np.uint64(24) & np.uint64(255)).astype(np.int64)
         epoch = (record >> np.uint64(32)).astype(np.int64)
         by_writer = self.fenced[writer] >= self.shared.generic[places]
+        if not self.code.fences_copies:
+            copied = np.array([step.instruction.parts[0] == "cp" for step in self.code.steps])
+            by_writer |= copied[(record & np.uint64(0xFFFFFF)).astype(np.int64)]
         by_reader = np.ones(len(places), np.bool_)
         for warp in warps:
             by_reader &= self.fenced_epoch[warp] > epoch
