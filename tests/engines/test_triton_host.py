@@ -10,6 +10,7 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="triton is not installed: there is no wheel of it for this platform")
 
@@ -19,8 +20,9 @@ import wavegen
 from fake_gpu import engine_on_fake_gpu
 from networks import make_rnn, make_uniforms, make_wavenet, random_codes
 from tiny import save_tiny, save_tiny_vocoder, tiny_family, tiny_mel
-from wavegen.engines import build_engine, triton_engine
+from wavegen.engines import ModelConditioning, build_engine, triton_engine
 from wavegen.errors import ConfigError, EngineUnavailableError, WavegenError
+from wavegen.models import ConditioningInputs
 from wavegen_kernels.gpu import batch, latency
 
 # At 1 kHz a block is 12 samples: three frames, or one and a half.
@@ -143,6 +145,32 @@ def test_a_prompt_uniforms_and_logits_pass_the_device(gpu, kernel):
     assert engine.layer_inputs(state).shape == (2, 2, 16)
 
 
+def test_the_last_row_of_a_batch_is_launched_as_all_of_them_were(gpu, folder, monkeypatch):
+    voc, twin, seen = vocoder(folder, "lpc"), batch.generate, []
+
+    def watched(packed, memory, table, hop, position, codes, *arguments, prediction, **options):
+        seen.append((table.shape[0], prediction.shape[0], int(memory.told["active"].sum())))
+        twin(packed, memory, table, hop, position, codes, *arguments, prediction=prediction, **options)
+
+    monkeypatch.setattr(latency, "generate", watched)
+    heard = voc([mel(9), mel(3, 1), mel(6, 2)], guard=False)
+    assert np.array_equal(heard[0].waveform, voc(mel(9)[None], guard=False).waveform[0])
+    monkeypatch.setattr("wavegen.synth.vocoder.SPAN_SAMPLES", 1)  # a block at a time
+    seen.clear()
+    again = voc([mel(9), mel(3, 1), mel(6, 2)], guard=False)
+    assert np.array_equal(again.waveform, heard.waveform)
+    assert [entry for entry in seen if entry[2] < 3] == [(2, 2, 2), (2, 2, 1)]
+
+
+def test_the_reference_engine_runs_on_a_device_too(gpu):
+    for model in (make_wavenet(16, 16, 16, (1, 2), 16, input_taps=3, label=True), make_rnn(label=True)):
+        told = ModelConditioning(model, ConditioningInputs(torch.tensor([1, 0]), num_samples=torch.tensor([40, 40])))
+        here, there = (build_engine(model, "reference", "f32", device) for device in ("cpu", "meta"))
+        found = there.step(there.start(2, told, seeds=3), 5)
+        assert np.array_equal(found, here.step(here.start(2, told, seeds=3), 5))
+        assert gpu.counts["launches"] > 50
+
+
 def test_rows_come_and_go(gpu):
     engine = build_engine(make_wavenet(16, 16, 16, (1, 2), 16), "triton")
     alone = engine.step(engine.start(1, seeds=4, streams=[9]), 6)
@@ -175,8 +203,6 @@ def test_a_synthesizer_and_a_wavenet_decoder_speak_on_the_device_and_other_famil
 
 
 def test_states_pass_in_and_out_of_inference_mode(gpu):
-    import torch
-
     engine = build_engine(make_wavenet(16, 16, 16, (1, 2), 16), "triton")
     expected = engine.step(engine.start(2), 6)
     with torch.inference_mode():

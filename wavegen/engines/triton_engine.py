@@ -54,6 +54,7 @@ LEAST_CAPABILITY = (8, 0)
 LAUNCH_SAMPLES = 4096  # of one launch: long enough to cost nothing, short enough to interrupt
 TABLE_BYTES = 1 << 28  # of conditioning frames on the device at a time
 MAX_CODES, MAX_RESIDUAL = 1024, 256  # a tile must hold all of them
+FRONT = 32  # numbers before the codes, 128 bytes
 PATIENCE = 2.0  # seconds of a first launch, after which it is told what is going on
 # Triton compiles, and writes its cache, in state of the process: one thread at a time. A launch itself takes
 # microseconds; the kernels of several threads run on the device in turn.
@@ -257,12 +258,12 @@ class TritonEngine(AbstractEngine):
             given = None
             if uniforms is not None:
                 given = torch.from_numpy(check_uniforms(uniforms, state.batch_size, num_samples)).to(self.device)
-            # The last number is the abort word of the latency kernel, so that one copy fetches all there is to know.
-            # Rows that are finished are not written.
-            count, every = state.batch_size * num_samples, all(state.memory.told["active"])
-            flat = torch.empty(count + 1, dtype=torch.int32, device=self.device) if every else torch.full(
-                (count + 1,), self.silence, dtype=torch.int32, device=self.device)
-            codes, abort = flat[:count].view(state.batch_size, num_samples), flat[count:]
+            # The first number is the abort word of the latency kernel, so that one copy fetches all there is to know;
+            # codes begin where all addresses look alike to Triton. Rows that are finished are not written.
+            count, every = FRONT + state.batch_size * num_samples, state.memory.told["active"].all()
+            flat = torch.empty(count, dtype=torch.int32, device=self.device) if every else torch.full(
+                (count,), self.silence, dtype=torch.int32, device=self.device)
+            codes, abort = flat[FRONT:].view(state.batch_size, num_samples), flat[:1]
             many = state.plan.spread is not None
             if many:
                 abort.zero_()
@@ -274,10 +275,10 @@ class TritonEngine(AbstractEngine):
                 if not whole:
                     codes[:, part] = drawn
             found = self._fetch(flat)
-        if many and found[-1]:
+        if many and found[0]:
             state.lost = True
             raise WavegenError(f"{latency.lost_program(state.plan.spread)}; this state is lost, start a new one")
-        found = found[:-1].reshape(state.batch_size, num_samples).astype(np.int64)
+        found = found[FRONT:].reshape(state.batch_size, num_samples).astype(np.int64)
         if (found < 0).any():
             state.lost = True
             row, sample = np.argwhere(found < 0)[0]
@@ -471,6 +472,9 @@ class TritonEngine(AbstractEngine):
             state.memory.place(source.rows, places, source.origin + begin * hop)
             first += len(picks)
             end = min(end, source.origin + (begin + some.stop - some.start) * hop)
+        if first == 1 and state.batch_size > 1 and not shared:
+            # A table of one row is another kernel to Triton, and the last row of a batch must not wait for it.
+            frames, predictions = frames * 2, predictions * 2
         sent = self._send([_stacked(frames), *([_stacked(predictions)] if predictions else [])])
         state.table, state.prediction = sent[0], sent[1] if predictions else None
         state.table_end = end
