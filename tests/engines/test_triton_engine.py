@@ -1,11 +1,17 @@
-"""How the GPU engine plans its launches; what it computes is tested in tests/interpreted."""
+"""How the GPU engine plans its launches and chooses its device; what it computes is tested in tests/interpreted."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="triton is not installed: there is no wheel of it for this platform")
 
+from wavegen.engines import triton_engine
+from wavegen.engines.triton_engine import find_device
+from wavegen.errors import ConfigError, EngineUnavailableError
 from wavegen_kernels.gpu.pack import make_sizes
 from wavegen_kernels.gpu.plan import Limits, Plan, choose_plan
 
@@ -13,6 +19,62 @@ A = make_sizes(20, 2, 64, 256, 256, 256)
 C = make_sizes(30, 2, 128, 256, 256, 256)
 D = make_sizes(24, 3, 128, 128, 128, 256)
 H200, A100 = Limits(132, 232_448, 128), Limits(108, 166_912, 32)
+
+
+class Driver:
+    """Of Triton, which calls the GPU through it."""
+
+    def __init__(self, error=None):
+        self.error = error
+
+    @property
+    def active(self):
+        if self.error is not None:
+            raise self.error
+        return SimpleNamespace(get_current_target=lambda: "cuda:90:32")
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Two GPUs, of which the second is the current one."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    for name, value in (("is_available", True), ("device_count", 2), ("current_device", 1),
+                        ("get_device_capability", (9, 0)), ("get_device_name", "X1")):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr(triton_engine, "driver", Driver())
+    return monkeypatch
+
+
+def test_the_device_is_the_one_that_is_named_or_the_current_one(machine):
+    assert find_device("cuda:0") == torch.device("cuda:0") and find_device("cuda") == torch.device("cuda:1")
+    assert find_device(None) == torch.device("cuda:1")
+    with pytest.raises(ConfigError, match='no device "cuda:2": there are 2'):
+        find_device("cuda:2")
+    with pytest.raises(ConfigError, match='no device "gpu"; give "cuda"'):
+        find_device("gpu")
+    with pytest.raises(EngineUnavailableError, match='on NVIDIA GPUs only, not on device "cpu"; use engine="numba"'):
+        find_device("cpu")
+
+
+@pytest.mark.parametrize(("name", "value", "message"), [
+    ("is_available", False, "torch finds none here"),
+    ("get_device_capability", (7, 5), r"8.0 \(A100\) or newer, X1 is not")])
+def test_a_machine_that_cannot_run_the_kernels_is_one_clear_error(machine, name, value, message):
+    machine.setattr(torch.cuda, name, lambda *_: value)
+    with pytest.raises(EngineUnavailableError, match=message):
+        find_device(None)
+
+
+def test_an_amd_gpu_and_a_machine_without_a_compiler_are_clear_errors(machine):
+    machine.setattr(torch.version, "hip", "6.0")
+    with pytest.raises(EngineUnavailableError, match="needs an NVIDIA GPU"):
+        find_device(None)
+    machine.setattr(torch.version, "hip", None)
+    for error, message in ((RuntimeError("Failed to find C compiler. Please"), r"C compiler.*install one .*gcc"),
+                           (AssertionError("libcuda.so cannot found!"), 'libcuda.so.*use engine="reference"')):
+        machine.setattr(triton_engine, "driver", Driver(error))
+        with pytest.raises(EngineUnavailableError, match=message):
+            find_device("cuda")
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,9 @@ FAMILIES = {
 def made(recipe: Recipe, store: Store) -> tuple[TrainingModule, SimpleNamespace]:
     """The module as a trainer on one device has it before the first step."""
     module = build_module(recipe, trainer.build_vocabulary(store), store.digest).to(GPU)
-    lightning = SimpleNamespace(world_size=1, global_step=0, is_global_zero=True, global_rank=0, logger=None)
+    held_out = trainer.ValidationBatches(trainer._windows(recipe, store, "test"), 1, 0, 1)
+    lightning = SimpleNamespace(val_dataloaders=SimpleNamespace(dataset=held_out), world_size=1, global_step=0,
+                                is_global_zero=True, global_rank=0, logger=None)
     module._trainer = lightning
     module.on_fit_start()
     return module, lightning
@@ -97,7 +99,7 @@ def test_a_step_and_a_validation_stay_on_the_device(family, alone, tiny_store):
         module.eval()
         lengths = torch.tensor([70, 90])
         told = ConditioningInputs(torch.tensor([0, 1]), torch.tensor([1, 0]), lengths)
-        assert module.listen(told, 80).shape == (2, 80)
+        assert module.listen(told, 80).shape == (2, 80) and all(clip.ndim == 1 for clip in module.sounds().values())
         with torch.no_grad():
             module.on_validation_start()
             for batch in trainer.ValidationBatches(trainer._windows(recipe, store, "test"), 1, 0, 1):

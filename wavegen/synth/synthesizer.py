@@ -374,7 +374,10 @@ class Synthesizer:
             kept = sum(min(num_samples, max(0, plan.num_samples - done)) for plan in plans)
             self._report += replace(self.no_report(), num_samples=kept, wall_seconds=time.perf_counter() - begin)
             yield waveforms
+            over = [row for row, plan in enumerate(plans) if done < plan.num_samples <= done + num_samples]
             done, remaining = done + num_samples, remaining - num_samples
+            if over and remaining:
+                self.engine.retire(state, over)
             begin = time.perf_counter()
 
     def _at_once(self, engine: OnePassEngine, plans: Sequence[Plan],
