@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import full_disk
-from wavegen.audio import headers, io
+from wavegen.audio import headers, io, wav
 from wavegen.errors import AudioError, ConfigError, WavegenError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -236,7 +236,7 @@ def test_a_file_is_encoded_in_pieces_to_the_bytes_of_the_whole(tmp_path, monkeyp
     monkeypatch.setattr(io, "PIECE_SAMPLES", 777)
     io.save(tmp_path / f"pieces.{ending}", clip, 8000)
     assert (tmp_path / f"pieces.{ending}").read_bytes() == (tmp_path / f"whole.{ending}").read_bytes()
-    soundfile.write(tmp_path / f"library.{ending}", io.to_pcm16(clip), 8000, "PCM_16")
+    soundfile.write(tmp_path / f"library.{ending}", wav.to_pcm16(clip), 8000, "PCM_16")
     assert (tmp_path / f"library.{ending}").read_bytes() == (tmp_path / f"whole.{ending}").read_bytes()
 
 
@@ -281,7 +281,7 @@ def test_what_is_no_waveform_is_not_written(tmp_path, wrong):
 def test_pieces_make_the_same_file_as_the_whole(tmp_path):
     clip = tone(5000)
     io.save(tmp_path / "whole.wav", clip, 8000)
-    with io.WavWriter(tmp_path / "pieces.wav", 8000) as writer:
+    with wav.WavWriter(tmp_path / "pieces.wav", 8000) as writer:
         for piece in np.split(clip, [1, 1, 130, 4096]):
             writer.write(piece)
             assert not (tmp_path / "pieces.wav").exists()
@@ -290,7 +290,7 @@ def test_pieces_make_the_same_file_as_the_whole(tmp_path):
 
 
 def test_nothing_is_left_of_a_file_that_was_given_up(tmp_path):
-    with pytest.raises(KeyboardInterrupt), io.WavWriter(tmp_path / "a.wav", 8000) as writer:
+    with pytest.raises(KeyboardInterrupt), wav.WavWriter(tmp_path / "a.wav", 8000) as writer:
         writer.write(tone())
         raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
@@ -315,7 +315,7 @@ def test_a_full_disk_is_noticed_at_the_last_buffer(tmp_path):
     with (
         full_disk(8192),
         pytest.raises(WavegenError, match="File too large"),
-        io.WavWriter(tmp_path / "a.wav", 8000) as writer,
+        wav.WavWriter(tmp_path / "a.wav", 8000) as writer,
     ):
         writer.write(np.zeros(4000))
         writer.write(np.zeros(100))  # stays in the buffer of the file until it is closed
@@ -323,15 +323,15 @@ def test_a_full_disk_is_noticed_at_the_last_buffer(tmp_path):
 
 
 def test_a_wav_cannot_pass_4_gib(tmp_path, monkeypatch):
-    monkeypatch.setattr(io, "MAX_WAV_BYTES", 1044)
-    with pytest.raises(AudioError, match="4 GiB"), io.WavWriter(tmp_path / "a.wav", 8000) as writer:
+    monkeypatch.setattr(wav, "MAX_WAV_BYTES", 1044)
+    with pytest.raises(AudioError, match="4 GiB"), wav.WavWriter(tmp_path / "a.wav", 8000) as writer:
         writer.write(np.zeros(500))
         writer.write(np.zeros(1))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_header_for_a_pipe_is_readable(tmp_path):
-    (tmp_path / "a.wav").write_bytes(io.wav_header(8000, None) + io.to_pcm16(tone()).tobytes())
+    (tmp_path / "a.wav").write_bytes(wav.wav_header(8000, None) + wav.to_pcm16(tone()).tobytes())
     assert len(io.load(tmp_path / "a.wav")[0]) == 1000
 
 

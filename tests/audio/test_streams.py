@@ -10,6 +10,7 @@ import soundfile
 
 from helpers import full_disk
 from wavegen.audio import io as audio_io
+from wavegen.audio import wav
 from wavegen.audio.streams import PipeWriter, file_writer
 from wavegen.errors import ConfigError, WavegenError
 
@@ -35,12 +36,12 @@ def test_a_pipe_of_known_length_is_the_file(tmp_path):
     assert piped("wav", len(WAVEFORM)) == (tmp_path / "a.wav").read_bytes()
     samples, sample_rate = soundfile.read(io.BytesIO(piped("flac", len(WAVEFORM))), dtype="int16")
     assert sample_rate == 16_000
-    np.testing.assert_array_equal(samples, audio_io.to_pcm16(WAVEFORM))
+    np.testing.assert_array_equal(samples, wav.to_pcm16(WAVEFORM))
 
 
 def test_a_pipe_of_unknown_length_says_so():
-    assert piped("raw") == audio_io.to_pcm16(WAVEFORM).tobytes()
-    assert piped("wav") == audio_io.wav_header(16_000, None) + piped("raw")
+    assert piped("raw") == wav.to_pcm16(WAVEFORM).tobytes()
+    assert piped("wav") == wav.wav_header(16_000, None) + piped("raw")
     with soundfile.SoundFile(io.BytesIO(piped("flac"))) as file:
         assert file.frames == 2**63 - 1
     assert piped("flac")[26:] == piped("flac", len(WAVEFORM))[26:]

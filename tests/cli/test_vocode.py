@@ -21,7 +21,7 @@ import wavegen as package
 from helpers import full_disk
 from tiny import save_tiny_vocoder, tiny_mel
 from wavegen.audio import io as audio_io
-from wavegen.audio import levels
+from wavegen.audio import levels, wav
 from wavegen.cli import app
 from wavegen.synth.manifest import Utterance
 
@@ -74,7 +74,7 @@ def samples(path: str | Path) -> np.ndarray:
 
 
 def pcm(waveform: np.ndarray) -> np.ndarray:
-    return audio_io.to_pcm16(waveform)
+    return wav.to_pcm16(waveform)
 
 
 def rows(outcome) -> list[dict]:

@@ -113,20 +113,24 @@ def test_a_spread_takes_as_many_of_each_kind(store, per_group, count):
     assert {kinds.count(kind) for kind in kinds} == {count // 6}
 
 
-def test_a_store_of_other_names_or_rate_is_refused(tmp_path, model, judges, store):
-    other = tones_store(tmp_path / "names", labels=("0", "1", "9"))
+@pytest.fixture(scope="module")
+def other_names(tmp_path_factory):
+    """A store whose labels the model and the judges do not know."""
+    return tones_store(tmp_path_factory.mktemp("names"), labels=("0", "1", "9"))
+
+
+def test_a_store_of_other_names_or_rate_is_refused(tmp_path, model, other_names):
     with pytest.raises(StoreError, match="labels 0, 1, 9"):
-        evaluate(model, other.path)
+        evaluate(model, other_names.path)
     fast = tones_store(tmp_path / "rate", sample_rate=16000)
     with pytest.raises(StoreError, match="sample_rate 16000"):
         evaluate(model, fast.path)
 
 
-def test_a_judge_of_other_names_is_refused(tmp_path, store, judges):
-    other = tones_store(tmp_path / "names", labels=("0", "1", "9"))
+def test_a_judge_of_other_names_is_refused(tmp_path, other_names, judges):
     folder = save_tiny(tmp_path / "free", conditional=False)
     with pytest.raises(ConfigError, match="knows other labels"):
-        evaluate(folder, other.path, judge=judges, seeds=0)
+        evaluate(folder, other_names.path, judge=judges, seeds=0)
 
 
 @pytest.mark.parametrize(

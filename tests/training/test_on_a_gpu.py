@@ -23,7 +23,8 @@ from wavegen.config import Recipe
 from wavegen.data.store import Store
 from wavegen.models import ConditioningInputs
 from wavegen.training import trainer
-from wavegen.training.module import TrainingModule, build_module
+from wavegen.training.families import build_module
+from wavegen.training.module import TrainingModule
 
 RNN = {"family": "rnn", "hidden_channels": 8, "embedding_channels": 4, "output_channels": 8,
        "conditioning": {"label": True, "speaker": True, "hidden_channels": 8}}

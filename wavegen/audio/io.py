@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO
 
 import numpy as np
 
-from wavegen.audio.atomic import part_of, sync, sync_folder, write_error
 from wavegen.audio.headers import damage
+from wavegen.audio.streams import file_writer
 from wavegen.errors import AudioError, ConfigError
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1000, 384_000  # Hz; a header outside is taken for damage
 MAX_CHANNELS = 64
 MAX_FRAMES = 2**27  # of a file, at its own rate and at the rate wanted: 46 minutes at 48 kHz, 512 MiB
 BLOCK_SAMPLES = 2**24  # read at once, all channels together: 64 MiB
-MAX_WAV_BYTES = 2**32 - 1
 PIECE_SAMPLES = 2**16  # that are encoded at a time
-HEADER_BYTES = 44
 
 
 def load(path: str | Path, sample_rate: int | None = None) -> tuple[np.ndarray, int]:
@@ -112,8 +107,6 @@ def save(path: str | Path, waveform: np.ndarray, sample_rate: int) -> None:
         AudioError: the waveform is not one finite channel, or too long for a WAV.
         WavegenError: the file cannot be written.
     """
-    from wavegen.audio.streams import file_writer  # which builds on this module
-
     waveform = np.asarray(waveform)
     stretches = range(0, max(1, len(waveform)), PIECE_SAMPLES) if waveform.ndim == 1 else ()
     with file_writer(path, sample_rate) as append:
@@ -121,98 +114,6 @@ def save(path: str | Path, waveform: np.ndarray, sample_rate: int) -> None:
             append(waveform[start : start + PIECE_SAMPLES])
         if waveform.ndim != 1:
             append(waveform)  # says what is wrong with it
-
-
-class WavWriter:
-    """A 16-bit WAV written piece by piece; it appears under its name when the block ends well.
-
-        with WavWriter("out.wav", 8000) as writer:
-            for chunk in chunks:
-                writer.write(chunk)
-
-    Memory does not grow with the length. If the block fails, nothing is left behind.
-    """
-
-    def __init__(self, path: str | Path, sample_rate: int) -> None:
-        self.path = Path(path)
-        self.sample_rate = sample_rate
-        self.num_samples = 0
-        self._part = part_of(self.path)
-        self._file: BinaryIO | None = None
-
-    def __enter__(self) -> WavWriter:
-        try:
-            self._file = open(self._part, "wb")
-            self._file.write(wav_header(self.sample_rate, 0))
-        except BaseException as error:  # a signal too: __exit__ is not called before the block begins
-            self._discard()
-            if isinstance(error, OSError):
-                raise write_error(self.path, error) from error
-            raise
-        return self
-
-    def write(self, waveform: np.ndarray) -> None:
-        """Append float (T,) in [-1, 1]; what exceeds it is clipped.
-
-        Raises:
-            AudioError: not one finite channel, or the file would pass 4 GiB.
-            WavegenError: the disk is full.
-        """
-        assert self._file is not None, "WavWriter is used in a `with` block"
-        samples = to_pcm16(waveform)
-        if HEADER_BYTES + 2 * (self.num_samples + len(samples)) > MAX_WAV_BYTES:
-            raise AudioError(f"{self.path} would exceed 4 GiB, the most a WAV can hold; write several files")
-        try:
-            self._file.write(samples.tobytes())
-        except OSError as error:
-            raise write_error(self.path, error) from error
-        self.num_samples += len(samples)
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
-                 traceback: TracebackType | None) -> None:
-        if kind is not None or self._file is None:
-            self._discard()
-            return
-        try:
-            self._file.seek(0)
-            self._file.write(wav_header(self.sample_rate, self.num_samples))
-            sync(self._file)
-            self._file.close()
-            self._part.replace(self.path)
-            sync_folder(self.path.parent)
-        except OSError as error:
-            self._discard()
-            raise write_error(self.path, error) from error
-
-    def _discard(self) -> None:
-        if self._file is not None:
-            try:
-                self._file.close()
-            except OSError:  # the disk is full and the last buffer cannot be written: it is not wanted either
-                self._file = None
-        self._part.unlink(missing_ok=True)
-
-
-def to_pcm16(waveform: np.ndarray) -> np.ndarray:
-    """Round float (T,) in [-1, 1] to int16 (T,), little-endian; a 16-bit file read and written stays equal.
-
-    Raises:
-        AudioError: more than one axis, or samples that are not finite.
-    """
-    waveform = np.asarray(waveform, dtype=np.float32)
-    if waveform.ndim != 1:
-        raise AudioError(f"a mono waveform has one axis, found shape {waveform.shape}")
-    if not np.isfinite(waveform).all():
-        raise AudioError("the waveform holds NaN or infinite samples and was not written")
-    samples: np.ndarray = np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype("<i2")
-    return samples
-
-
-def wav_header(sample_rate: int, num_samples: int | None) -> bytes:
-    """The 44 bytes before 16-bit mono samples; None marks a length not known yet, for a pipe."""
-    num_bytes = 2 * num_samples if num_samples is not None else MAX_WAV_BYTES - 36
-    return struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", num_bytes + 36, b"WAVE", b"fmt ", 16, 1, 1,
-                       sample_rate, 2 * sample_rate, 2, 16, b"data", num_bytes)
 
 
 def _absurd(file: object) -> str | None:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from wavegen.audio import io
+from wavegen.audio import wav
 from wavegen.audio.atomic import atomic_write
 from wavegen.errors import ConfigError, did_you_mean
 
@@ -30,14 +30,14 @@ def file_writer(path: str | Path, sample_rate: int) -> Iterator[Callable[[np.nda
     path = Path(path)
     kind = path.suffix.lower()
     if kind == ".wav":
-        with io.WavWriter(path, sample_rate) as writer:
+        with wav.WavWriter(path, sample_rate) as writer:
             yield writer.write
     elif kind == ".flac":
         encoder = _FlacEncoder(sample_rate)
         with atomic_write(path) as file:
 
             def append(waveform: np.ndarray) -> None:
-                file.write(encoder.encode(io.to_pcm16(waveform)))
+                file.write(encoder.encode(wav.to_pcm16(waveform)))
 
             yield append
             file.write(encoder.finish())
@@ -69,12 +69,12 @@ class PipeWriter:
         self.num_samples = 0  # written so far
         self._file, self._kind = file, kind
         self._encoder = _FlacEncoder(sample_rate, num_samples) if kind == "flac" else None
-        fits = num_samples is not None and io.HEADER_BYTES + 2 * num_samples <= io.MAX_WAV_BYTES
-        self._header = io.wav_header(sample_rate, num_samples if fits else None) if kind == "wav" else b""
+        fits = num_samples is not None and wav.HEADER_BYTES + 2 * num_samples <= wav.MAX_WAV_BYTES
+        self._header = wav.wav_header(sample_rate, num_samples if fits else None) if kind == "wav" else b""
 
     def write(self, waveform: np.ndarray) -> None:
         """Append float (T,) in [-1, 1] and hand it on at once; what exceeds the range is clipped."""
-        samples = io.to_pcm16(waveform)
+        samples = wav.to_pcm16(waveform)
         if len(samples) == 0:
             return
         self._hand_on(self._header + (self._encoder.encode(samples) if self._encoder else samples.tobytes()))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wavegen.audio import io, levels
+from wavegen.audio import io, levels, wav
 from wavegen.audio.atomic import atomic_write
 from wavegen.config import TrimConfig
 from wavegen.errors import AudioError, ConfigError
@@ -86,7 +86,7 @@ class Finish:
         if self.bits == 16:
             io.save(path, waveform, sample_rate)
             return
-        io.to_pcm16(waveform)  # refuses what is no waveform
+        wav.to_pcm16(waveform)  # refuses what is no waveform
         content = _flac(waveform, sample_rate) if self.kind == "flac" else _wav(waveform, sample_rate, self.bits)
         with atomic_write(path) as file:
             file.write(content)
@@ -118,6 +118,6 @@ def _wav(waveform: np.ndarray, sample_rate: int, bits: int) -> bytes:
         form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, sample_rate, 3 * sample_rate, 3, 24)
     padding = b"\0" * (len(samples) % 2)
     body = b"WAVE" + form + struct.pack("<4sI", b"data", len(samples)) + samples + padding
-    if len(body) > io.MAX_WAV_BYTES:
+    if len(body) > wav.MAX_WAV_BYTES:
         raise AudioError("the clip would exceed 4 GiB, the most a WAV can hold; write several files")
     return struct.pack("<4sI", b"RIFF", len(body)) + body

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from wavegen.audio import io, mel_files
+from wavegen.audio import mel_files, wav
 from wavegen.audio.atomic import atomic_write
 from wavegen.errors import BadInputError, WavegenError, did_you_mean
 
@@ -174,11 +174,11 @@ class Ledger:
             return None
         try:
             path = self.folder / row["path"]
-            size = io.HEADER_BYTES + 2 * int(row["num_samples"])
+            size = wav.HEADER_BYTES + 2 * int(row["num_samples"])
             if path.stat().st_size != size or file_digest(path) != row["sha256"]:
                 return None
             with path.open("rb") as file:
-                whole = file.read(io.HEADER_BYTES) == io.wav_header(int(row["sample_rate"]), int(row["num_samples"]))
+                whole = file.read(wav.HEADER_BYTES) == wav.wav_header(int(row["sample_rate"]), int(row["num_samples"]))
         except (OSError, KeyError, TypeError, ValueError):
             return None
         return row if whole else None

@@ -116,18 +116,6 @@ class TrainingModule(lightning.LightningModule):
         self.results = dict(checkpoint["wavegen"]["metrics"])
 
 
-def build_module(recipe: Recipe, vocabulary: Vocabulary, store_digest: str) -> TrainingModule:
-    """The training module of a recipe's family."""
-    # Imported here: each family's module builds on this one.
-    from wavegen.training.adversarial import AdversarialModule
-    from wavegen.training.sequence import SequenceModule
-    from wavegen.training.variational import VariationalModule
-
-    kinds: dict[str, type[TrainingModule]] = {
-        "wavenet": SequenceModule, "rnn": SequenceModule, "vae": VariationalModule, "wgan": AdversarialModule}
-    return kinds[recipe.model.family](recipe, vocabulary, store_digest)
-
-
 def to_inputs(batch: Batch, device: torch.device | str) -> tuple[Tensor, ConditioningInputs]:
     """Codes (B, T) and conditions of a batch as tensors on a device."""
     def tensor(values: np.ndarray) -> Tensor:

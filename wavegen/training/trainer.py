@@ -29,9 +29,9 @@ from wavegen.data.store import Store
 from wavegen.errors import ConfigError, StoreError
 from wavegen.training.checkpoints import AtomicCheckpointIO
 from wavegen.training.copies import CopySynthesis
+from wavegen.training.families import build_module
 from wavegen.training.health import warn_of_collapse
 from wavegen.training.interruption import KeepWork
-from wavegen.training.module import build_module
 from wavegen.training.progress import ProgressLine, ValidationMark
 from wavegen.training.sounds import SoundSamples
 from wavegen.training.start import initial_weights
