@@ -9,10 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = ["Audio", "AudioChunk", "Report", "Request", "Synthesizer", "Vocoder", "VocoderStream", "__version__",
-           "load"]
+           "load", "load_synthesizer", "load_vocoder"]
 
 if TYPE_CHECKING:
-    from wavegen.synth import Audio, AudioChunk, Report, Request, Synthesizer, Vocoder, VocoderStream, load
+    from wavegen.synth import (
+        Audio,
+        AudioChunk,
+        Report,
+        Request,
+        Synthesizer,
+        Vocoder,
+        VocoderStream,
+        load,
+        load_synthesizer,
+        load_vocoder,
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -37,3 +37,11 @@ def test_every_option_of_synth_is_explained():
     page = (REPOSITORY / "docs/synth.md").read_text()
     options = {name for parameter in COMMANDS["synth"].params for name in parameter.opts if name.startswith("--")}
     assert [name for name in sorted(options - {"--output", "--verbose"}) if f"{name}" not in page] == []
+
+
+@pytest.mark.parametrize("page", sorted(REPOSITORY.glob("docs/**/*.md")), ids=lambda page: page.name)
+def test_links_of_a_page_stay_on_the_site(page):
+    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)):
+        if not link.startswith("https://"):
+            target = (page.parent / link).resolve()
+            assert target.is_relative_to(REPOSITORY / "docs") and target.exists(), f"{page.name} links to {link}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, overload
 
 from wavegen.checkpoint import load_model
 from wavegen.errors import ConfigError
@@ -10,9 +11,26 @@ from wavegen.synth.synthesizer import Synthesizer
 from wavegen.synth.vocoder import Vocoder
 
 
+@overload
+def load(model: Literal["digits", "drums", "notes"], engine: str = ..., precision: str = ..., device: str | None = ...,
+         threads: int | str = ...) -> Synthesizer: ...
+
+
+@overload
+def load(model: Literal["kathleen"], engine: str = ..., precision: str = ..., device: str | None = ...,
+         threads: int | str = ...) -> Vocoder: ...
+
+
+@overload
+def load(model: str | Path, engine: str = ..., precision: str = ..., device: str | None = ...,
+         threads: int | str = ...) -> Synthesizer | Vocoder: ...
+
+
 def load(model: str | Path, engine: str = "auto", precision: str = "auto", device: str | None = None,
          threads: int | str = 1) -> Synthesizer | Vocoder:
     """A model ready to speak: a `Vocoder` if it turns a mel into audio, else a `Synthesizer`.
+
+    Where you know which, `load_vocoder` and `load_synthesizer` tell a type checker, too.
 
     Args:
         model: name of a bundled model such as "digits", or the path of a model folder.

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, overload
 
 import numpy as np
 import torch
@@ -276,6 +276,18 @@ class Vocoder:
             codes[row, done[row] : done[row] + len(spoken)] = spoken
             done[row] += len(spoken)
         return _like(codes, mel)
+
+    @overload
+    def stream(self, frames: None = ..., spec: MelSpec | str | None = ..., layout: str = ..., seed: int = ...,
+               temperature: float | None = ..., min_p: float | None = ..., speaker: str | int | None = ...,
+               check: bool = ..., streams: int = ..., guard: bool = ..., matching: int | None = ...,
+               ) -> VocoderStream: ...
+
+    @overload
+    def stream(self, frames: Any, spec: MelSpec | str | None = ..., layout: str = ..., seed: int = ...,
+               temperature: float | None = ..., min_p: float | None = ..., speaker: str | int | None = ...,
+               check: bool = ..., streams: int = ..., guard: bool = ..., matching: int | None = ...,
+               ) -> Iterator[AudioChunk]: ...
 
     def stream(self, frames: Any = None, spec: MelSpec | str | None = None, layout: str = "CT", seed: int = 0,
                temperature: float | None = None, min_p: float | None = None, speaker: str | int | None = None,
