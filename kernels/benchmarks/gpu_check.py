@@ -754,7 +754,7 @@ SECTIONS = {  # what matters most comes first
     "voices": Section(voices, 90), "training": Section(training, 100), "engine": Section(engine, 30),
     "draws": Section(draws, 30), "micro": Section(micro, 30), "peer": Section(peer, 60),
 }
-QUICK_LIMIT = 30.0  # seconds of a section
+QUICK_LIMIT = 45.0  # seconds of a section
 
 
 def summary(results: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ pytest.importorskip("triton", reason="triton is not installed: there is no wheel
 from triton.runtime.errors import OutOfResources
 
 import wavegen
-from fake_gpu import engine_on_fake_gpu
+from fake_gpu import GPU, engine_on_fake_gpu
 from networks import make_rnn, make_uniforms, make_wavenet, random_codes
 from tiny import save_tiny, save_tiny_vocoder, tiny_family, tiny_mel
 from wavegen.engines import ModelConditioning, build_engine, triton_engine
@@ -95,6 +95,18 @@ def test_the_laws_hold_for_streams_batches_and_copies(gpu, folder, kind):
     assert np.array_equal(rows[1].waveform, whole)
     assert np.array_equal(rows[2].waveform, voc(mel(7, 2)[None], seed=7, min_p=0.1, **options).waveform[0])
     assert np.array_equal(rows[0].waveform, voc(mel(4, 1)[None], seed=5, temperature=0.8, **options).waveform[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_mel_on_the_device_gives_audio_on_the_device(gpu, folder, dtype):
+    voc, there = vocoder(folder, "lpc"), torch.from_numpy(mel(6)).to(GPU, dtype)
+    audio = voc([there, there[:, :4]], guard=False)
+    expected = voc(there.to("cpu", torch.float32).numpy()[None], guard=False).waveform[0]
+    assert audio.waveform.device == GPU and audio.lengths.device == GPU
+    assert np.array_equal(audio[0].waveform, expected) and audio[1].waveform.shape == (16,)
+    stream = voc.stream(guard=False)
+    spoken = [stream.push(there[:, :3]), stream.push(there[:, 3]), stream.push(there[:, 4:]), stream.finish()]
+    assert np.array_equal(np.concatenate(spoken), expected)
 
 
 def test_a_block_of_a_stream_waits_for_the_device_once(gpu, folder):
