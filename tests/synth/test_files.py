@@ -274,3 +274,34 @@ def test_an_auto_encoder_draws_near_a_clip(family, tmp_path):
     near, _ = files.near_clip(tmp_path / "a" / "1_seed3_00000.wav", voice.spec, 0.0)
     (same,) = voice.generate_batch([replace(request, near=near)])
     assert np.array_equal(same.waveform, voice.generate_batch([request])[0].waveform)
+
+
+def test_a_run_that_was_stopped_between_a_clip_and_its_row_goes_on(voice, tmp_path, monkeypatch):
+    digest = files.file_digest
+
+    def stopped(path):
+        if path.name.endswith("1.wav"):
+            raise KeyboardInterrupt
+        return digest(path)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(files, "file_digest", stopped)
+        files.write_clips(voice, numbered(SEVEN, 3), tmp_path)
+    assert [("sha256" in row) for row in rows_of(tmp_path)] == [True, False]
+    delivery = files.write_clips(voice, numbered(SEVEN, 3), tmp_path)
+    assert delivery.kept == 1 and all("sha256" in row for row in rows_of(tmp_path))
+    assert len(rows_of(tmp_path)) == 3
+
+
+def test_a_manifest_that_cannot_be_written_is_an_error_told_once(voice, tmp_path, monkeypatch, caplog):
+    from wavegen.synth import manifest
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(manifest.Ledger, "_ends_with_newline", full)
+    (tmp_path / "manifest.jsonl").write_text("{}\n")
+    monkeypatch.setattr(manifest, "atomic_write", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_clips(voice, numbered(SEVEN, 3), tmp_path)
+    assert caplog.text.count("No space left") == 1

@@ -130,7 +130,7 @@ def write_clips(synthesizer: Synthesizer, requests: Sequence[Request], folder: P
         progress(total_samples(synthesizer, kept))
     try:
         for window in _windows(synthesizer, [request for path, request in wanted.items() if path not in there]):
-            for clip in _write_window(synthesizer, window, folder, progress, finish):
+            for clip in _write_window(synthesizer, window, ledger, progress, finish):
                 written[clip.row["path"]] = clip
                 if clip.error is None:
                     clip.row["sha256"] = file_digest(folder / clip.row["path"])
@@ -140,7 +140,11 @@ def write_clips(synthesizer: Synthesizer, requests: Sequence[Request], folder: P
             if is_disk_full(clip.error):
                 break
     finally:
-        _close(ledger, list(wanted))
+        for path in wanted:
+            # What was begun when the run was stopped has a row without a digest, and perhaps no file.
+            if "sha256" not in (ledger.row(path) or {}) and path not in written and not (folder / path).is_file():
+                ledger.drop(path)
+        _close(ledger, list(wanted), any(clip.error is not None for clip in written.values()))
     report = sum(reports[1:], reports[0]) if reports else synthesizer.no_report()
     return Delivery([written[path] for path in wanted if path in written], report, len(there))
 
@@ -255,6 +259,8 @@ def _there(synthesizer: Synthesizer, wanted: Mapping[str, Request], ledger: Ledg
             asked = {name: value for name, value in asked.items() if name not in ("num_samples", "seconds")}
             asked["sample_rate"] = finish.sample_rate or synthesizer.sample_rate
         advice = "choose another --out or another --seed, or --overwrite it"
+        if row is not None and "sha256" not in row and "error" not in row:
+            continue  # begun by a run that was stopped: nobody has had it yet
         if row is None or "error" in row:
             raise ConfigError(f"{file} is there already and {MANIFEST} does not say how it was made: {advice}")
         made = [name for name in dict.fromkeys(["near", "tidy", "bits", *asked]) if row.get(name) != asked.get(name)]
@@ -267,23 +273,23 @@ def _there(synthesizer: Synthesizer, wanted: Mapping[str, Request], ledger: Ledg
     return found
 
 
-def _close(ledger: Ledger, order: Sequence[str]) -> None:
+def _close(ledger: Ledger, order: Sequence[str], has_failed: bool) -> None:
     try:
         ledger.close(order)
     except WavegenError as error:
         # Where the disk is full the clips' own error is the one to end with.
-        if not is_disk_full(error):
+        if not (has_failed and is_disk_full(error)):
             raise
         logger.warning("%s", error)
 
 
 def _write_window(
-    synthesizer: Synthesizer, window: Sequence[Request], folder: Path, progress: Progress | None, finish: Finish
+    synthesizer: Synthesizer, window: Sequence[Request], ledger: Ledger, progress: Progress | None, finish: Finish
 ) -> Iterator[Written]:
     """Speak and write; the last to be yielded is the one the disk was too full for."""
     if len(window) == 1:
         (request,) = window
-        yield _guarded(synthesizer, request, folder, finish, lambda path: write_clip(
+        yield _guarded(synthesizer, request, ledger, finish, lambda path: write_clip(
             synthesizer, request, path, progress, finish).clips[0].row)
         return
 
@@ -296,7 +302,7 @@ def _write_window(
         return _length(len(waveform), rate)
 
     for request, audio in zip(window, synthesizer.generate_batch(window), strict=True):
-        outcome = _guarded(synthesizer, request, folder, finish, functools.partial(save, audio))
+        outcome = _guarded(synthesizer, request, ledger, finish, functools.partial(save, audio))
         yield outcome
         if is_disk_full(outcome.error):
             return
@@ -304,10 +310,12 @@ def _write_window(
             progress(audio.num_samples)
 
 
-def _guarded(synthesizer: Synthesizer, request: Request, folder: Path, finish: Finish,
+def _guarded(synthesizer: Synthesizer, request: Request, ledger: Ledger, finish: Finish,
              write: Callable[[Path], dict[str, Any]]) -> Written:
     """Write one clip; what its writer returns is true of the file rather than of what was drawn."""
-    path = folder / clip_name(plan_clip(request, synthesizer.spec), request.clip, ENDING_OF[finish.kind])
+    path = ledger.folder / clip_name(plan_clip(request, synthesizer.spec), request.clip, ENDING_OF[finish.kind])
+    # Before the file, so that a run that is killed leaves none that nobody knows.
+    ledger.add({**_row(synthesizer, request, path.name), **finish.facts()})
     try:
         found = write(path)
     except (WavegenError, OSError) as error:

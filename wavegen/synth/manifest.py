@@ -147,6 +147,7 @@ class Ledger:
         """
         self.folder, self.path = folder, folder / MANIFEST
         self._is_new, self._is_first = not folder.exists(), not self.path.exists()
+        self._is_short = False
         self._rows: dict[str, dict[str, Any]] = {}  # by id, or by path where a clip has none
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -193,7 +194,14 @@ class Ledger:
                 # A line that a killed run left half written ends here.
                 file.write(line if file.tell() == 0 or self._ends_with_newline() else b"\n" + line)
         except OSError as error:
-            logger.warning("%s: the line of %s was not written: %s", self.path, name, error.strerror or error)
+            if not self._is_short:
+                logger.warning("%s: the line of %s, and perhaps of others, was not written: %s", self.path, name,
+                               error.strerror or error)
+            self._is_short = True  # told once; `close` tries again, and says so if it fails too
+
+    def drop(self, name: str) -> None:
+        """Forget a clip."""
+        self._rows.pop(name, None)
 
     def close(self, order: Sequence[str]) -> None:
         """Write all lines anew: first the others, then these utterances in their order.
