@@ -251,7 +251,7 @@ class Problem:
             memory.table_row[:] = torch.arange(rows)
         return memory
 
-    def generator(self, kind: str, rows: int, **options: Any) -> Callable[..., None]:
+    def generator(self, kind: str, batch_size: int, /, **options: Any) -> Callable[..., None]:
         """`generate` of the batch or the latency kernel with a plan for this many rows, or ValueError.
 
         Args:
@@ -262,11 +262,11 @@ class Problem:
 
         packed, limits = self.packed, self.limits
         if kind == "batch":
-            plan = choose_plan(packed.sizes, rows, 2, limits)
+            plan = choose_plan(packed.sizes, batch_size, 2, limits)
             return lambda *arguments, **more: batch_generate(packed, batch.generate, plan, options, *arguments, **more)
         # Interpreted, programs need not run at once.
         programs = limits.programs if self.device.type == "cuda" else 132
-        spread = latency.make_spread(packed.sizes, packed.dtype, rows, limits.shared_bytes, programs)
+        spread = latency.make_spread(packed.sizes, packed.dtype, batch_size, limits.shared_bytes, programs)
         if isinstance(spread, str):
             raise ValueError(f"the latency kernel does not take {spread}")
         return lambda *arguments, **more: latency.generate(packed, *arguments, spread=spread, **options, **more)
