@@ -180,6 +180,11 @@ def main() -> int:
         problems = complaints(name, found, budget.get(VERSION), case.capability)
         wrong += problems
         print(f"{name:32} {numbers} {found.seconds:.1f} s {'; '.join(problems)}", flush=True)
+        if case.kernel == "generate_kernel":
+            constants, given = case._arguments()
+            per_row = constants["PARTS"] * given["num_warps"] / constants["ROWS"]
+            print(f"{'':32} {constants['ROWS']} rows, {constants['PARTS']} parts: {found.layer_loop()}, "
+                  f"{found.layer_loop()['instructions'] * per_row:.0f} of a warp for each layer and row", flush=True)
     return 1 if wrong else 0
 
 

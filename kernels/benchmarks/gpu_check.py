@@ -324,7 +324,7 @@ def batch_generate(packed: Any, generate: Any, plan: Any, options: dict[str, Any
     from wavegen_kernels.gpu.plan import more_modest
 
     while True:
-        chosen = {"rows": plan.rows, "parts": plan.parts, "stages": plan.stages, "warps": plan.warps} | options
+        chosen = plan.batch_options | options
         try:
             generate(packed, *arguments, **chosen, **more)
             return

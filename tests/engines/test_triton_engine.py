@@ -83,11 +83,13 @@ def test_an_amd_gpu_and_a_machine_without_a_compiler_are_clear_errors(machine):
         (A, 1, H200, Plan(16)),
         (A, 132 * 16, H200, Plan(16)),
         (A, 132 * 16 + 1, H200, Plan(32)),
-        (A, 132 * 128, H200, Plan(128, parts=2)),
+        (A, 132 * 64, H200, Plan(64)),
+        (A, 132 * 128, H200, Plan(128, by_memory=True)),
         (A, 10**6, A100, Plan(32)),
         (C, 1, H200, Plan(16, parts=2)),
         (C, 10**6, H200, Plan(64, parts=4)),  # 128 rows of as many sums do not fit the registers
         (D, 1, A100, Plan(16, parts=2)),
+        (D, 10**6, H200, Plan(64, parts=4)),  # 128 rows leave no room to copy weights ahead
     ],
 )
 def test_tiles_grow_with_the_batch_and_layers_are_cut_to_fit(sizes, batch_size, limits, plan):

@@ -88,6 +88,17 @@ def test_parts_of_a_layer_add_up_to_it(shape):
 
 
 @pytest.mark.parametrize("shape", [ODD, WIDE], ids=["odd", "wide"])
+def test_output_layers_that_read_from_memory_give_the_same_bits(shape):
+    packed, results = packed_of(shape, "f16"), []
+    for by_memory in (False, True):
+        found, table = begun(packed, 18)  # two programs, each with its own place
+        codes, logits = torch.zeros(18, 3, dtype=torch.int32), torch.zeros(18, 3, packed.sizes.codes)
+        batch.generate(packed, found, table, HOP, 0, codes, logits, by_memory=by_memory)
+        results.append((codes, logits))
+    assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
+
+
+@pytest.mark.parametrize("shape", [ODD, WIDE], ids=["odd", "wide"])
 def test_prefill_leaves_what_the_batch_kernel_leaves(shape):
     packed, rows, tick = packed_of(shape, "f16"), 2, 2**31 - 5  # ticks pass the range of 32 bits
     codes = torch.from_numpy(random_codes(shape["quantization_channels"], rows, 20)).int()

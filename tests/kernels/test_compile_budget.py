@@ -33,6 +33,8 @@ def test_what_the_designs_rest_on_is_in_the_machine_code(compiled):
     assert compiled["sm_90 A latency"].stack <= 64
     assert "ld.volatile.global" in compiled["sm_90 A latency"].ptx
     assert compiled["sm_80 D batch 1"].async_copies > 0, "the weights are not copied ahead"
+    loop = compiled["sm_90 A batch 16896"].layer_loop()
+    assert 2 * loop["waits"] < loop["products"], "each product waits for the one before it: too few registers"
 
 
 def test_this_triton_has_a_budget():

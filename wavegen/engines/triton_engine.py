@@ -396,8 +396,8 @@ class TritonEngine(AbstractEngine):
                         latency.generate(*given, **arguments, prediction=state.prediction, spread=spread,
                                          fast=plan.fast, warps=plan.warps, abort=abort)
                     else:
-                        kernel(*given, **arguments, prediction=state.prediction, rows=plan.rows, parts=plan.parts,
-                               fast=plan.fast, warps=plan.warps, stages=plan.stages)
+                        options = plan.batch_options if kernel is batch.generate else plan.prefill_options
+                        kernel(*given, **arguments, prediction=state.prediction, **options)
                 return
             except OutOfResources as error:  # is raised before anything runs
                 state.plan = self._modest[plan] = self._more_modest(plan, error)

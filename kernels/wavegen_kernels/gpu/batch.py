@@ -32,6 +32,7 @@ from wavegen_kernels.gpu.blocks import (
     follow,
     gate,
     output_layers,
+    output_layers_by_memory,
     philox_uniform,
     predict,
     tanh_exact,
@@ -55,14 +56,14 @@ def generate_kernel(
     output_weight, output_bias, end_weight, end_bias, decoded, thresholds, dilation,
     ring_start, ring_mask, rings, history, previous, active, origin, table,
     prediction, table_row, table_origin, seeds, streams, inverse_temperature, min_p,
-    uniforms, codes_out, logits_out,
+    uniforms, codes_out, logits_out, scratch,
     residual_scale: float, position: tl.int64, num_samples: tl.int32, batch: tl.int32, frames: tl.int32,
     hop: tl.int32,
     LAYERS: tl.constexpr, KERNEL: tl.constexpr, R: tl.constexpr, CHUNK: tl.constexpr, SKIPS: tl.constexpr,
     OUTPUTS: tl.constexpr, CODES: tl.constexpr, EMBEDDINGS: tl.constexpr, TAPS: tl.constexpr,
     ORDER: tl.constexpr, KEPT: tl.constexpr, SQUASH: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr,
     SHARED_TABLE: tl.constexpr, DRAW: tl.constexpr,
-    LOGITS: tl.constexpr, FAST: tl.constexpr, STAGES: tl.constexpr,
+    LOGITS: tl.constexpr, FAST: tl.constexpr, STAGES: tl.constexpr, BY_MEMORY: tl.constexpr,
 ):
     """Advance ROWS rows by `num_samples`; see `generate` for the arguments."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -129,8 +130,8 @@ def generate_kernel(
             if PARTS == 1 or part == 0:
                 x = h.to(dtype)
                 h = h * residual_scale + tl.load(residual_bias + layer * R + channels)[None, :]
-            u = tl.zeros((ROWS, R // PARTS), tl.float32) + tl.load(frame + layer * (2 * R) + part * (R // PARTS))
-            v = tl.zeros((ROWS, R // PARTS), tl.float32) + tl.load(frame + layer * (2 * R) + R + part * (R // PARTS))
+            u = tl.broadcast_to(tl.load(frame + layer * (2 * R) + part * (R // PARTS)), (ROWS, R // PARTS))
+            v = tl.broadcast_to(tl.load(frame + layer * (2 * R) + R + part * (R // PARTS)), (ROWS, R // PARTS))
             weights = gate_weight + layer * (KERNEL * 2 * R * R) + part * (R // PARTS)
             for j in tl.static_range(KERNEL - 1):
                 slot = (tick + i - (KERNEL - 1 - j) * distance) & mask
@@ -151,8 +152,13 @@ def generate_kernel(
             skip = sums
             h = dot(z, tl.load(residual + (layer * R + part * (R // PARTS)) * R + flat), h)
 
-        logits = output_layers(skip, output_weight, output_bias, end_weight, end_bias, CHUNK, SKIPS, OUTPUTS, CODES,
-                               STAGES)
+        if BY_MEMORY:
+            own = scratch + tl.program_id(0).to(tl.int64) * (ROWS * CHUNK * max(SKIPS, OUTPUTS))
+            logits = output_layers_by_memory(skip, own, output_weight, output_bias, end_weight, end_bias, CHUNK, SKIPS,
+                                             OUTPUTS, CODES, STAGES)
+        else:
+            logits = output_layers(skip, output_weight, output_bias, end_weight, end_bias, CHUNK, SKIPS, OUTPUTS, CODES,
+                                   STAGES)
         place_out = wide_rows * num_samples + i
         if LOGITS:
             tl.store(logits_out + place_out[:, None] * CODES + code_columns[None, :], logits, mask=exists[:, None])
@@ -184,7 +190,7 @@ def generate_kernel(
 def generate(packed: Packed, memory: Memory, table: Tensor, hop: int, position: int, codes: Tensor,
              logits: Tensor | None = None, uniforms: Tensor | None = None, forced: bool = False,
              prediction: Tensor | None = None, rows: int = 16, parts: int = 1, fast: bool = False, warps: int = 8,
-             stages: int = 2) -> None:
+             stages: int = 2, by_memory: bool = False) -> None:
     """Advance every row of `memory` by codes.shape[1] samples, all on `packed.device`.
 
     Args:
@@ -202,6 +208,7 @@ def generate(packed: Packed, memory: Memory, table: Tensor, hop: int, position: 
         parts: in which a layer's channels are worked on, so that fewer weights are in flight.
         fast: the approximate tanh of the hardware, off by 2^-11.
         warps, stages: of a program; layers' weights in flight.
+        by_memory: what enters the output layers waits in memory, so that a tall tile's logits find registers.
     """
     sizes, batch = packed.sizes, memory.batch_size
     assert codes.shape[0] == batch and codes.dtype == torch.int32 and codes.is_contiguous()
@@ -211,16 +218,20 @@ def generate(packed: Packed, memory: Memory, table: Tensor, hop: int, position: 
         return
     draw_with = "forced" if forced else "philox" if uniforms is None else "given"
     nothing = memory.min_p  # a pointer that is not read
-    generate_kernel[(triton.cdiv(batch, rows),)](
+    programs, scratch = triton.cdiv(batch, rows), nothing
+    if by_memory:
+        scratch = torch.empty(programs * rows * sizes.chunk * max(sizes.skips, sizes.outputs), dtype=packed.dtype,
+                              device=codes.device)
+    generate_kernel[(programs,)](
         packed.embedding, packed.taps, packed.gate, packed.residual, packed.residual_bias, packed.skip,
         packed.skip_bias, packed.output, packed.output_bias, packed.end, packed.end_bias, packed.decoded,
         packed.thresholds, packed.dilation, packed.ring_start, packed.ring_mask, memory.rings, memory.history,
         memory.previous, memory.active, memory.origin, table, nothing if prediction is None else prediction,
         memory.table_row, memory.table_origin, memory.seeds, memory.streams, memory.inverse_temperature, memory.min_p,
         nothing if uniforms is None else uniforms, codes, nothing if logits is None else logits,
-        packed.residual_scale, position, codes.shape[1], batch, table.shape[1], hop, **sizes.constants,
+        scratch, packed.residual_scale, position, codes.shape[1], batch, table.shape[1], hop, **sizes.constants,
         ROWS=rows, PARTS=parts, SHARED_TABLE=table.shape[0] == 1, DRAW=draw_with,
-        LOGITS=logits is not None, FAST=fast, STAGES=stages, num_warps=warps)
+        LOGITS=logits is not None, FAST=fast, STAGES=stages, BY_MEMORY=by_memory, num_warps=warps)
 
 
 def generate_ref(packed: Packed, memory: Memory, table: Tensor, hop: int, position: int, codes: Tensor,

@@ -80,7 +80,8 @@ def gate(u, v, FAST: tl.constexpr):
         # Two exponentials and one division for both; the clamps keep every product finite.
         e = exp2(tl.minimum(u * 2.8853900817779268, 43.0))  # e^2u
         f = exp2(tl.minimum(v * -1.4426950408889634, 43.0))  # e^-v
-        return (e - 1.0) * reciprocal((e + 1.0) * (f + 1.0))
+        below = e + 1.0
+        return (e - 1.0) * reciprocal(tl.fma(below, f, below))
 
 
 @triton.jit
@@ -161,6 +162,48 @@ def output_layers(skip, output_weight, output_bias, end_weight, end_bias,
 
 
 @triton.jit
+def output_layers_by_memory(skip, scratch, output_weight, output_bias, end_weight, end_bias,
+                            CHUNK: tl.constexpr, SKIPS: tl.constexpr, OUTPUTS: tl.constexpr, CODES: tl.constexpr,
+                            STAGES: tl.constexpr):
+    """`output_layers`, the same sums in the same order, for tall tiles: what enters a product waits in memory.
+
+    So the registers hold the hidden outputs or the logits, never both, nor the skip sums beside them.
+
+    Args:
+        scratch: of the program, for ROWS * CHUNK * max(SKIPS, OUTPUTS) numbers.
+    """
+    dtype = output_weight.dtype.element_ty
+    ROWS: tl.constexpr = skip[0].shape[0]
+    rows, columns, codes = tl.arange(0, ROWS), tl.arange(0, CHUNK), tl.arange(0, CODES)
+    tile = rows[:, None] * CHUNK + columns[None, :]
+    square = columns[:, None] * CHUNK + columns[None, :]
+    wide = columns[:, None] * CODES + codes[None, :]
+    for i in tl.static_range(SKIPS):
+        tl.store(scratch + i * (ROWS * CHUNK) + tile, tl.maximum(skip[i], 0.0).to(dtype))
+    tl.debug_barrier()  # other threads load what these have stored
+    hidden = ()
+    for j in tl.static_range(OUTPUTS):
+        bias = tl.load(output_bias + j * CHUNK + columns)[None, :]
+        hidden = hidden + (tl.broadcast_to(bias, (ROWS, CHUNK)),)
+    for i in tl.range(0, SKIPS, num_stages=STAGES):
+        x = tl.load(scratch + i * (ROWS * CHUNK) + tile)
+        sums = ()
+        for j in tl.static_range(OUTPUTS):
+            weight = tl.load(output_weight + (i * OUTPUTS + j) * (CHUNK * CHUNK) + square)
+            sums = sums + (dot(x, weight, hidden[j]),)
+        hidden = sums
+    tl.debug_barrier()
+    for j in tl.static_range(OUTPUTS):
+        tl.store(scratch + j * (ROWS * CHUNK) + tile, tl.maximum(hidden[j], 0.0).to(dtype))
+    tl.debug_barrier()
+    logits = tl.broadcast_to(tl.load(end_bias + codes)[None, :], (ROWS, CODES))
+    for j in tl.range(0, OUTPUTS, num_stages=STAGES):
+        x = tl.load(scratch + j * (ROWS * CHUNK) + tile)
+        logits = dot(x, tl.load(end_weight + j * (CHUNK * CODES) + wide), logits)
+    return logits
+
+
+@triton.jit
 def draw(logits, uniform, inverse_temperature, min_p, CODES: tl.constexpr):
     """Codes int32 (ROWS,) by inverse CDF: the first whose cumulative probability exceeds uniform * total.
 
@@ -171,7 +214,7 @@ def draw(logits, uniform, inverse_temperature, min_p, CODES: tl.constexpr):
         uniform, inverse_temperature, min_p: float32 (ROWS,).
     """
     codes = tl.arange(0, CODES)[None, :]
-    p = tl.exp((logits - tl.max(logits, 1)[:, None]) * inverse_temperature[:, None])
+    p = exp2((logits - tl.max(logits, 1)[:, None]) * (inverse_temperature * 1.4426950408889634)[:, None])
     p = tl.where(p < min_p[:, None], 0.0, p)
     total = tl.sum(p, 1)
     beyond = tl.cumsum(p, 1) > (uniform * total)[:, None]

@@ -56,6 +56,16 @@ class Compiled:
         """Copies from global to shared memory that pass no register."""
         return sum(self.instructions[name] for name in ASYNC_COPY)
 
+    def layer_loop(self) -> dict[str, int]:
+        """The first loop with tensor-core instructions: how many of all instructions, how many of what costs most.
+
+        Keys: instructions; spills, to and from memory of registers that ran out; products, of warp groups, and
+        waits for them: as many as products where the compiler has lined them up one behind the other.
+        """
+        loop = next(loop for loop in self.loops() if any(loop[name] for name in TENSOR_CORE))
+        return {"instructions": loop.total(), "spills": loop["LDL"] + loop["STL"], "products": loop["HGMMA"],
+                "waits": loop["WARPGROUP"] // 2}
+
     def loops(self) -> list[Counter[str]]:
         """Opcodes of each loop, outer loops holding those of the loops inside."""
         labels: dict[str, int] = {}

@@ -102,8 +102,8 @@ def layer_kernel(
     at += tl.load(table_row + row).to(tl.int64) * frames
     frame = (table + (at * LAYERS + layer) * (2 * R))[:, None] + inner[None, :]
     for part in tl.static_range(PARTS):
-        u = tl.zeros((ROWS, R // PARTS), tl.float32) + tl.load(frame + part * (R // PARTS))
-        v = tl.zeros((ROWS, R // PARTS), tl.float32) + tl.load(frame + R + part * (R // PARTS))
+        u = tl.load(frame + part * (R // PARTS))
+        v = tl.load(frame + R + part * (R // PARTS))
         weights = gate_weight + layer * (KERNEL * 2 * R * R) + part * (R // PARTS)
         for j in tl.static_range(KERNEL - 1):
             past = steps - (KERNEL - 1 - j) * distance
