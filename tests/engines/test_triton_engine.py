@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+import wavegen
+
 pytest.importorskip("triton", reason="triton is not installed: there is no wheel of it for this platform")
 
-from wavegen.engines import triton_engine
+from wavegen.engines import ModelConditioning, triton_engine
 from wavegen.engines.triton_engine import find_device
 from wavegen.errors import ConfigError, EngineUnavailableError
-from wavegen_kernels.gpu.pack import make_sizes
+from wavegen.models import ConditioningInputs
+from wavegen_kernels.gpu import prefill
+from wavegen_kernels.gpu.memory import make_memory
+from wavegen_kernels.gpu.pack import make_sizes, pack_frames
 from wavegen_kernels.gpu.plan import Limits, Plan, choose_plan
 
 A = make_sizes(20, 2, 64, 256, 256, 256)
@@ -100,3 +106,43 @@ def test_wide_weights_are_cut_finer_and_then_not_copied_ahead():
     assert choose_plan(A, 1, 4, H200).parts == 1
     assert choose_plan(C, 1, 4, H200).parts == 4
     assert choose_plan(make_sizes(30, 3, 256, 512, 256, 256), 1, 4, A100) == Plan(16, parts=8, stages=1)
+
+
+def test_the_hardwares_tanh_costs_the_bundled_voice_next_to_nothing(monkeypatch):
+    """Every gate off by all that tanh.approx may be off, and always to the same side, which is the worst."""
+    voice, rows, count = wavegen.load("digits"), 3, 400
+    network = voice.engine.network
+    inputs = ConditioningInputs(label=torch.tensor([0, 3, 7]), speaker=torch.tensor([0, 1, 2]),
+                                num_samples=torch.full((rows,), 2000))
+    conditioning = ModelConditioning(voice.model, inputs)
+    codes = torch.from_numpy(voice.engine.step(voice.engine.start(rows, conditioning, seeds=1), count)).int()
+    frames, _, _ = triton_engine.FrameBlocks(conditioning, (network.num_layers, 2 * network.residual_channels)).at(0)
+    table = torch.from_numpy(pack_frames(np.asarray(frames, np.float32), network.residual_channels))
+    packed = triton_engine.pack_network(network, torch.float16, "cpu")
+
+    def log_probabilities():
+        memory, zeros = make_memory(packed, rows), np.zeros(rows, np.uint64)
+        memory.begin(packed, list(range(rows)), 0, voice.engine.silence, zeros, zeros, np.ones(rows), np.zeros(rows))
+        memory.table_row[:] = torch.arange(rows)
+        logits = torch.zeros(rows, count, packed.sizes.codes)
+        prefill.prefill_ref(packed, memory, table, conditioning.hop_length, 0, codes, logits)
+        return torch.log_softmax(logits.double(), 2)
+
+    exact, tanh = log_probabilities(), torch.tanh
+    for sign in (1, -1):
+        def off(x, sign=sign):
+            return tanh(x) * (1 + sign * 2**-11)
+
+        monkeypatch.setattr(torch, "tanh", off)
+        monkeypatch.setattr(torch, "sigmoid", lambda x, off=off: 0.5 * off(0.5 * x) + 0.5)
+        divergence = (exact.exp() * (exact - log_probabilities())).sum(2).mean()
+        assert 1e-8 < divergence < 1e-4  # `--precision auto` of the CPU engine puts up with 1e-3
+
+
+@pytest.mark.parametrize("plan", [None, Plan(rows=32)])
+def test_a_precision_that_is_fast_plans_the_hardwares_tanh(monkeypatch, plan):
+    monkeypatch.setattr(triton_engine, "find_device", lambda _: torch.device("cpu"))
+    network = wavegen.load("digits").engine.network
+    for precision, fast in (("f16", False), ("f16-fast", True), ("bf16-fast", True)):
+        engine = triton_engine.TritonEngine(network, None, precision, plan=plan)
+        assert engine.plan_for(20).fast == fast and engine.packed.dtype == triton_engine.DTYPES[precision]

@@ -9,6 +9,13 @@ import pytest
 from helpers import load_script
 
 pytest.importorskip("triton", reason="triton is not installed: there is no wheel of it for this platform")
+
+import triton
+import triton.language as tl
+
+from wavegen_kernels.gpu.blocks import gate
+from wavegen_kernels.gpu.compile_only import compile_only
+
 script = load_script("kernels/benchmarks/compile_budget.py")
 CASES = script.make_cases()
 # What a change is most likely to break, in the time there is; the script compiles all.
@@ -35,6 +42,20 @@ def test_what_the_designs_rest_on_is_in_the_machine_code(compiled):
     assert compiled["sm_80 D batch 1"].async_copies > 0, "the weights are not copied ahead"
     loop = compiled["sm_90 A batch 16896"].layer_loop()
     assert 2 * loop["waits"] < loop["products"], "each product waits for the one before it: too few registers"
+
+
+@triton.jit
+def gate_kernel(u, v, out, COUNT: tl.constexpr, FAST: tl.constexpr):
+    i = tl.arange(0, COUNT)
+    tl.store(out + i, gate(tl.load(u + i), tl.load(v + i), FAST))
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_fast_gate_is_the_tanh_of_the_hardware(fast):
+    types = dict.fromkeys(("u", "v", "out"), "*fp32")
+    found = compile_only(gate_kernel, types, {"COUNT": 128, "FAST": fast}, 90, num_warps=4)
+    assert found.ptx.count("tanh.approx.f32") == (2 if fast else 0)
+    assert found.instructions["MUFU"] == (2 if fast else 3)
 
 
 def test_this_triton_has_a_budget():

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 ENGINES = ("auto", "reference", "numba", "triton")
 PRECISIONS = {"reference": ("auto", "f64", "f32"), "numba": ("auto", "f32", "i16", "i8x15", "i8"),
-              "triton": ("auto", "f16", "bf16", "f32")}
+              "triton": ("auto", "f16", "bf16", "f32", "f16-fast", "bf16-fast")}
 
 
 def build_engine(model: Any, engine: str = "auto", precision: str = "auto",
@@ -38,7 +38,8 @@ def build_engine(model: Any, engine: str = "auto", precision: str = "auto",
             plain torch; "numba" the fused CPU loop and "triton" the fused loop on an NVIDIA GPU
             (WaveNet only).
         precision: "auto" or one of `PRECISIONS`. On the numba engine "auto" is the fastest whose
-            divergence from float64 is within the model's limit, see `calibration`.
+            divergence from float64 is within the model's limit, see `calibration`. On the triton engine it
+            is f16; "f16-fast" and "bf16-fast" take the hardware's tanh, off by up to 2^-11 of its value.
         device: torch device of the reference and the triton engine; None is the CPU, for "triton"
             the current GPU.
         ranges: of the activations, for the integer precisions of the numba engine, also by the names

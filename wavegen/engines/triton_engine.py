@@ -49,7 +49,9 @@ from wavegen_kernels.gpu.plan import Limits, Plan, choose_plan, find_limits, mor
 
 logger = logging.getLogger(__name__)
 
-DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
+DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32,
+          "f16-fast": torch.float16, "bf16-fast": torch.bfloat16}
+FAST = "-fast"  # ending of precisions whose gates take the approximate tanh of the hardware
 LEAST_CAPABILITY = (8, 0)
 LAUNCH_SAMPLES = 4096  # of one launch: long enough to cost nothing, short enough to interrupt
 TABLE_BYTES = 1 << 28  # of conditioning frames on the device at a time
@@ -141,6 +143,7 @@ class TritonEngine(AbstractEngine):
         network: the weights.
         conditioning: used where `start` is given none; None holds the bias.
         precision: "f16", "bf16" or "f32", of weights and of what enters a product; sums are float32.
+            "f16-fast" and "bf16-fast" take the hardware's tanh for the gates, off by up to 2^-11 of its value.
         device: a CUDA device, None the current one. "cpu" only where Triton interprets its kernels
             ($TRITON_INTERPRET=1), for tests.
         plan: how kernels are launched; None lets `plan_for` decide for each batch. Batches that must
@@ -157,6 +160,8 @@ class TritonEngine(AbstractEngine):
     def __init__(self, network: Network, conditioning: Conditioning | None = None, precision: str = "f16",
                  device: str | None = None, plan: Plan | None = None) -> None:
         self.network, self.precision, self.plan = network, precision, plan
+        if plan is not None and precision.endswith(FAST):
+            self.plan = replace(plan, fast=True)
         self.device = find_device(device)
         self._modest: dict[Plan, Plan] = {}  # what took the place of plans the device has no room for
         self._launched: set[Any] = set()
@@ -190,6 +195,7 @@ class TritonEngine(AbstractEngine):
     def _plan_for(self, batch_size: int) -> Plan:
         sizes, limits = self.packed.sizes, self._limits
         plan = choose_plan(sizes, batch_size, self.packed.gate.element_size(), limits)
+        plan = replace(plan, fast=self.precision.endswith(FAST))
         if self.device.type == "cpu" or batch_size > latency.ROWS.value:
             return plan
         spread = latency.make_spread(sizes, self.packed.dtype, batch_size, limits.shared_bytes, limits.programs)
