@@ -104,9 +104,9 @@ def make_cases() -> dict[str, Case]:
         for name, sizes in CONFIGURATIONS.items():
             problem = Problem(sizes, "cpu", limits)
 
-            def speak(kind: str, rows: int, problem: Problem = problem) -> Any:
+            def speak(kind: str, rows: int, problem: Problem = problem, **options: Any) -> Any:
                 # The plan is made for `rows`, and one row is enough to see what would be launched.
-                return problem.generator(kind, rows)(
+                return problem.generator(kind, rows, **options)(
                     problem.begin(1), problem.constant, 1, 0, torch.zeros(1, 1, dtype=torch.int32))
 
             def fill(problem: Problem = problem) -> Any:
@@ -115,6 +115,9 @@ def make_cases() -> dict[str, Case]:
             where = f"sm_{capability} {name}"
             cases[f"{where} latency"] = Case(latency, "latency_kernel", lambda speak=speak: speak("latency", 1),
                                              capability)
+            if name in "AB":  # wider layers leave no room for it, or so little that it cannot pay
+                cases[f"{where} fused latency"] = Case(latency, "latency_kernel",
+                                                       lambda speak=speak: speak("latency", 1, fused=True), capability)
             for rows in (1, BATCHES[-1]):
                 cases[f"{where} batch {rows}"] = Case(batch, "generate_kernel",
                                                       lambda speak=speak, rows=rows: speak("batch", rows), capability)

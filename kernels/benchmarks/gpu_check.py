@@ -225,7 +225,7 @@ class Problem:
             "end_weight": normal(s.output, s.codes, scale=0.0 if flat else 2 * s.output ** -0.5),
             "end_bias": normal(s.codes, scale=1.5 if flat else 0.1)}
         self.packed = pack(self.parameters, s.dilations, np.asarray(decode_table(s.codes), np.float32),
-                           thresholds(s.codes), device=self.device)
+                           thresholds(s.codes), device=self.device, fused=True)
         self.bias = torch.from_numpy(self.parameters["dilated_bias"])[None, None].to(self.device)
         self.constant = self.table(1, 1)
 
@@ -271,7 +271,8 @@ class Problem:
             return lambda *arguments, **more: batch_generate(packed, batch.generate, plan, options, *arguments, **more)
         # Interpreted, programs need not run at once.
         programs = limits.programs if self.device.type == "cuda" else 132
-        spread = latency.make_spread(packed.sizes, packed.dtype, batch_size, limits.shared_bytes, programs)
+        spread = latency.make_spread(packed.sizes, packed.dtype, batch_size, limits.shared_bytes, programs,
+                                     options.pop("fused", False))
         if isinstance(spread, str):
             raise ValueError(f"the latency kernel does not take {spread}")
         return lambda *arguments, **more: latency.generate(packed, *arguments, spread=spread, **options, **more)
@@ -500,6 +501,7 @@ def correctness(report: Report) -> None:
 
         report.attempt(f"{name} batch", lambda run=generated: run("batch"))
         report.attempt(f"{name} latency", lambda run=generated: run("latency"))
+        report.attempt(f"{name} latency fused=True", lambda run=generated: run("latency", fused=True))
         if name == "A" or not report.interpret:
             tall = problem.plan(BATCHES[-1]).batch_options
             report.attempt(f"{name} batch, the tallest tile", lambda run=generated, tall=tall: run("batch", **tall))
@@ -608,7 +610,7 @@ def draws(report: Report) -> None:
 VARIANTS: list[tuple[str, str, int, dict[str, Any]]] = [
     *(("A", kind, rows, {"fast": True}) for kind, rows in (
         ("latency", 1), ("latency", 8), ("batch", 2112), ("batch", BATCHES[-1]))),
-    ("A", "latency", 1, {"warps": 4}),
+    ("A", "latency", 1, {"warps": 4}), *((name, "latency", 1, {"fused": True}) for name in "ABD"),
     ("A", "batch", 2112, {"stages": 3}), ("A", "batch", 2112, {"warps": 4}), ("A", "batch", 2112, {"rows": 64}),
     ("A", "batch", BATCHES[-1], {"by_memory": False}), ("A", "batch", BATCHES[-1], {"parts": 2}),
     ("A", "batch", BATCHES[-1], {"rows": 64}), ("C", "batch", BATCHES[-1], {"rows": 128}),

@@ -32,15 +32,15 @@ TOLERANCE = {torch.float16: 5e-3, torch.bfloat16: 4e-2}
 class Case:
     """A network, its packed weights and a conditioning table that changes every HOP samples."""
 
-    def __init__(self, batch_size, dtype=torch.float16, group=2, shared=True, **options):
+    def __init__(self, batch_size, dtype=torch.float16, group=2, shared=True, fused=False, **options):
         sizes = {"residual": 16, "skip": 32, "output": 32, "dilations": (1, 2, 4, 1, 2)} | options
         self.model = make_wavenet(**sizes)
         network = self.network = network_of(self.model)
-        self.packed = pack_network(network, dtype, "cpu")
+        self.packed = pack_network(network, dtype, "cpu", fused)
         noise = np.random.default_rng(5).normal(0, 0.3, (1 if shared else batch_size, 3, 1, 1))
         self.frames = (network.parameters["dilated_bias"][None, None] + noise).astype(np.float32)
         self.table = torch.from_numpy(pack_frames(self.frames, self.packed.sizes.residual))
-        spread = latency.make_spread(self.packed.sizes, dtype, batch_size, **H200)
+        spread = latency.make_spread(self.packed.sizes, dtype, batch_size, **H200, fused=fused)
         assert isinstance(spread, latency.Spread)
         groups = -(-self.packed.sizes.layers // group)
         self.spread = replace(spread, group=group, groups=groups, at_once=2,
@@ -74,6 +74,10 @@ class Case:
         (2, {"shared": False}),
         (3, {"kernel_size": 3, "input_taps": 5, "input_tanh": True, "residual_scale": 0.8, "skip_scale": 0.7}),
         (1, {"group": 5, "input_kernel_size": 1, "dtype": torch.bfloat16, "dilations": (1, 2, 4, 8, 1)}),
+        (2, {"fused": True, "shared": False}),
+        (3, {"fused": True, "kernel_size": 3, "input_taps": 5, "input_tanh": True, "residual_scale": 0.8,
+             "skip_scale": 0.7}),
+        (1, {"fused": True, "group": 1, "dilations": (1, 2, 4)}),
     ],
 )
 def test_logits_and_codes_are_those_of_the_reference(batch_size, options):
@@ -95,7 +99,8 @@ def test_logits_and_codes_are_those_of_the_reference(batch_size, options):
         case.assert_codes(codes.numpy(), uniforms)
 
 
-@pytest.mark.parametrize("options", [{"kernel_size": 3, "input_taps": 3}, {"signal_path": "lpc", "input_taps": 3}])
+@pytest.mark.parametrize("options", [{"kernel_size": 3, "input_taps": 3}, {"signal_path": "lpc", "input_taps": 3},
+                                     {"signal_path": "lpc", "input_taps": 3, "fused": True}])
 def test_a_state_may_pass_from_one_kernel_to_the_other(options):
     case = Case(2, **options)
     more = {}
@@ -176,16 +181,17 @@ def run_programs(case, num_samples, patience, missing=None):
     return codes.numpy(), uniforms.numpy(), int(abort), exits
 
 
-def test_programs_that_run_at_once_speak_the_reference_samples():
-    case = Case(3, group=2, dilations=(1, 2, 4, 1), shared=False)
+@pytest.mark.parametrize("fused", [False, True])
+def test_programs_that_run_at_once_speak_the_reference_samples(fused):
+    case = Case(3, group=2, dilations=(1, 2, 4, 1), shared=False, fused=fused)
     codes, uniforms, abort, exits = run_programs(case, 12, patience=10**6)
     assert abort == 0 and exits == [0] * case.spread.programs
     case.assert_codes(codes, uniforms)
 
 
-@pytest.mark.parametrize("missing", [1, 3])
-def test_when_a_program_is_missing_all_others_leave(missing):
-    case = Case(1, group=2, dilations=(1, 2, 4, 1))
+@pytest.mark.parametrize(("missing", "fused"), [(1, False), (3, False), (0, True)])
+def test_when_a_program_is_missing_all_others_leave(missing, fused):
+    case = Case(1, group=2, dilations=(1, 2, 4, 1), fused=fused)
     *_, abort, exits = run_programs(case, 3, patience=200, missing=missing)
     assert abort == 1 and exits == [0] * (case.spread.programs - 1)
 

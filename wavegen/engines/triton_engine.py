@@ -63,10 +63,10 @@ PATIENCE = 2.0  # seconds of a first launch, after which it is told what is goin
 _LAUNCHING = threading.Lock()
 
 
-def pack_network(network: Network, dtype: torch.dtype, device: torch.device | str) -> Packed:
-    """The arrays the kernels read, from those of a model."""
+def pack_network(network: Network, dtype: torch.dtype, device: torch.device | str, fused: bool = False) -> Packed:
+    """The arrays the kernels read, from those of a model; `fused` as in `pack`."""
     return pack(network.parameters, network.dilations, network.decoded, thresholds(network.quantization_channels),
-                network.residual_scale, network.skip_scale, network.input_tanh, network.lpc_order, dtype, device)
+                network.residual_scale, network.skip_scale, network.input_tanh, network.lpc_order, dtype, device, fused)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,9 +166,10 @@ class TritonEngine(AbstractEngine):
         self._modest: dict[Plan, Plan] = {}  # what took the place of plans the device has no room for
         self._launched: set[Any] = set()
         with on_device(self.device):
-            self.packed = pack_network(network, DTYPES[precision], self.device)
+            fused = plan is not None and plan.spread is not None and plan.spread.fused
+            self.packed = pack_network(network, DTYPES[precision], self.device, fused)
         sizes = self.packed.sizes
-        for name in ("taps", "gate", "residual", "skip", "output", "end"):
+        for name in ("taps", "gate", "fused", "residual", "skip", "output", "end"):
             if not bool(torch.isfinite(getattr(self.packed, name)).all()):
                 raise EngineUnavailableError(f'{name} weights of this model leave the range of {precision}; '
                                              f'use precision="bf16" or "f32"')

@@ -61,13 +61,28 @@ def send(packets, values, step, mask):
 
 
 @triton.jit
+def agreed(late):
+    """The number 1 if any thread of the warp has one that is not 0; to the assembler, too, it is one for all.
+
+    Without it a wait is a branch that threads of a warp may take or not, and the assembler lets each
+    warp-group product wait for the one before it, in the whole kernel.
+    """
+    if INTERPRETED:
+        return late
+    else:
+        return tl.inline_asm_elementwise(
+            "{ .reg .pred p; setp.ne.s32 p, $1, 0; vote.sync.any.pred p, p, 0xffffffff; selp.s32 $0, 1, 0, p; }",
+            "=r,r", [late], dtype=tl.int32, is_pure=False, pack=1)
+
+
+@triton.jit
 def receive(packets, step, mask, abort, patience):
     """The float32 values of a step, 0 where masked; waits until all of them are there.
 
     Once the abort word is set, or after `patience` tries, whatever is there.
     """
     words = tl.load(packets, mask=mask, other=0, volatile=True)
-    late = tl.max(tl.where(mask & ((words >> 32) != step + 1), 1, 0))
+    late = agreed(tl.max(tl.where(mask & ((words >> 32) != step + 1), 1, 0)))
     tries = 0
     # A plain loop over a tile: its result has one layout, so the load is not repeated for another
     # (Triton 3.6 does that to inline assembly).
@@ -81,7 +96,7 @@ def receive(packets, step, mask, abort, patience):
             tl.atomic_max(abort, 1, sem="relaxed")
             stop = 1
         words = tl.load(packets, mask=mask, other=0, volatile=True)
-        late = tl.max(tl.where(mask & ((words >> 32) != step + 1) & (stop == 0), 1, 0))
+        late = agreed(tl.max(tl.where(mask & ((words >> 32) != step + 1) & (stop == 0), 1, 0)))
         tries += 1
     return (words & 0xFFFFFFFF).to(tl.int32).to(tl.float32, bitcast=True)
 
@@ -208,7 +223,7 @@ def halves(a, R: tl.constexpr):
 
 @triton.jit
 def core_program(
-    group, first, last, pending, drain, embedding, taps, gate_weight, residual,
+    group, first, last, pending, drain, embedding, taps, gate_weight, fused, residual,
     residual_bias, decoded, thresholds, dilation, ring_start, ring_mask, rings, history,
     previous, active, origin, table, prediction, table_row, table_origin, seeds, streams,
     inverse_temperature, min_p, uniforms, codes_out, logits_out, inputs_mail,
@@ -217,8 +232,16 @@ def core_program(
     LAYERS: tl.constexpr, KERNEL: tl.constexpr, R: tl.constexpr, CODES: tl.constexpr, EMBEDDINGS: tl.constexpr,
     TAPS: tl.constexpr, ORDER: tl.constexpr, KEPT: tl.constexpr, SQUASH: tl.constexpr, GROUPS: tl.constexpr,
     GROUP: tl.constexpr, SHARED_TABLE: tl.constexpr, DRAW: tl.constexpr, LOGITS: tl.constexpr, FAST: tl.constexpr,
+    FUSED: tl.constexpr,
 ):
-    """GROUP consecutive layers; group 0 also draws the codes."""
+    """GROUP consecutive layers; group 0 also draws the codes.
+
+    FUSED, with M = W_res of the layer before times W_0: each layer's residual is that of the layer before, and
+
+        a = before + (h scale + b) W_0 + z M,    h = h scale + b + z W_res,    z = gate(a)
+
+    so that from z to z there is one product; those with h follow beside it.
+    """
     SLICE: tl.constexpr = R if 4 * R * R <= SLICE_BYTES else SLICE_BYTES // (4 * R)
     rows, channels = tl.arange(0, ROWS), tl.arange(0, R)
     exists = rows < batch
@@ -245,12 +268,19 @@ def core_program(
 
     # Loaded before the time loop, these stay in shared memory for the whole launch. The time loop must
     # be a `for`: in a `while` the compiler would keep them in registers, which are too few.
-    weight_a, weight_r, bias_r = (), (), ()
+    weight_a, weight_m, weight_r, bias_r, scale_r = (), (), (), (), ()
     for i in tl.static_range(GROUP):
         layer = tl.minimum(group * GROUP + i, LAYERS - 1)
         weight_a = weight_a + (tl.load(gate_weight + layer * (KERNEL * 2 * R * R) + both),)
-        weight_r = weight_r + (tl.load(residual + layer * (R * R) + transposed),)
-        bias_r = bias_r + (tl.load(residual_bias + layer * R + channels)[:, None],)
+        if FUSED:
+            earlier = tl.maximum(layer - 1, 0)
+            weight_m = weight_m + (tl.load(fused + layer * (2 * R * R) + both),)
+            weight_r = weight_r + (tl.load(residual + earlier * (R * R) + transposed),)
+            bias_r = bias_r + (tl.where(layer > 0, tl.load(residual_bias + earlier * R + channels), 0.0)[:, None],)
+            scale_r = scale_r + (tl.where(layer > 0, residual_scale, 1.0),)
+        else:
+            weight_r = weight_r + (tl.load(residual + layer * (R * R) + transposed),)
+            bias_r = bias_r + (tl.load(residual_bias + layer * R + channels)[:, None],)
 
     # Of group 0 only: at the end it writes them, and another program may not have begun by then.
     own = exists & (group == 0)
@@ -321,24 +351,49 @@ def core_program(
 
         # The critical path.
         inputs, gated = (), ()
-        for i in tl.static_range(GROUP):
-            x = h.to(dtype)
-            u, v = halves(dot(weight_a[i], x, before[i]), R)
-            z = gate(u, v, FAST).to(dtype)
-            inputs, gated = inputs + (x,), gated + (z,)
-            h = h * residual_scale + bias_r[i]
-            if i < GROUP - 1:
+        if FUSED:
+            h = h * scale_r[0] + bias_r[0]
+            a = dot(weight_a[0], h.to(dtype), before[0])
+            z = tl.zeros((R, ROWS), dtype)
+            if group > 0:
+                packets = slot(gated_mail, step, rows[None, :], batch, LAYERS * R) + (group * GROUP - 1) * R
+                z = receive(packets + channels[:, None], step, wanted, abort, patience).to(dtype)
+            for i in tl.static_range(GROUP):
+                u, v = halves(dot(weight_m[i], z, a), R)
                 h = dot(weight_r[i], z, h)
-        if group < GROUPS - 1:
-            h = dot(weight_r[GROUP - 1], gated[GROUP - 1], h)
-            packets = slot(inputs_mail + (group + 1) * (2 * R) * batch, step, rows[None, :], batch, R)
-            send(packets + channels[:, None], h, step, wanted)
+                inputs = inputs + (h.to(dtype),)
+                if i < GROUP - 1:
+                    h = h * scale_r[i + 1] + bias_r[i + 1]
+                    a = dot(weight_a[i + 1], h.to(dtype), before[i + 1])
+                z = gate(u, v, FAST).to(dtype)
+                gated = gated + (z,)
+            if group < GROUPS - 1:
+                last_layer = group * GROUP + GROUP - 1
+                packets = slot(gated_mail, step, rows[None, :], batch, LAYERS * R) + last_layer * R
+                send(packets + channels[:, None], z.to(tl.float32), step, wanted)
+                packets = slot(inputs_mail + (group + 1) * (2 * R) * batch, step, rows[None, :], batch, R)
+                send(packets + channels[:, None], h, step, wanted)
+        else:
+            for i in tl.static_range(GROUP):
+                x = h.to(dtype)
+                u, v = halves(dot(weight_a[i], x, before[i]), R)
+                z = gate(u, v, FAST).to(dtype)
+                inputs, gated = inputs + (x,), gated + (z,)
+                h = h * residual_scale + bias_r[i]
+                if i < GROUP - 1:
+                    h = dot(weight_r[i], z, h)
+            if group < GROUPS - 1:
+                h = dot(weight_r[GROUP - 1], gated[GROUP - 1], h)
+                packets = slot(inputs_mail + (group + 1) * (2 * R) * batch, step, rows[None, :], batch, R)
+                send(packets + channels[:, None], h, step, wanted)
 
         # Off it again, but for the last group.
         for i in tl.static_range(GROUP):
             layer = group * GROUP + i
             packets = slot(gated_mail, step, rows[None, :], batch, LAYERS * R) + layer * R + channels[:, None]
-            send(packets, gated[i].to(tl.float32), step, wanted & (layer < LAYERS))
+            # Fused, the next group has already been sent the last of them.
+            unsent = layer < LAYERS if not FUSED or i < GROUP - 1 else group == GROUPS - 1 and layer < LAYERS
+            send(packets, gated[i].to(tl.float32), step, wanted & unsent)
         for i in tl.static_range(GROUP):
             layer = group * GROUP + i
             clamped = tl.minimum(layer, LAYERS - 1)
@@ -362,7 +417,7 @@ def core_program(
 @triton.jit(do_not_specialize=["first", "last", "pending", "drain", "position", "num_samples", "batch", "frames", "hop",
                                "patience"])
 def latency_kernel(
-    embedding, taps, gate_weight, residual, residual_bias, skip_weight, skip_bias,
+    embedding, taps, gate_weight, fused, residual, residual_bias, skip_weight, skip_bias,
     output_weight, output_bias, end_weight, end_bias, decoded, thresholds, dilation,
     ring_start, ring_mask, rings, history, previous, active, origin, table, prediction,
     table_row, table_origin, seeds, streams, inverse_temperature, min_p,
@@ -373,7 +428,7 @@ def latency_kernel(
     OUTPUTS: tl.constexpr, CODES: tl.constexpr, EMBEDDINGS: tl.constexpr, TAPS: tl.constexpr, ORDER: tl.constexpr,
     KEPT: tl.constexpr, SQUASH: tl.constexpr, GROUPS: tl.constexpr, GROUP: tl.constexpr, AT_ONCE: tl.constexpr,
     SKIP_PART: tl.constexpr, OUTPUT_PART: tl.constexpr, END_PART: tl.constexpr, SHARED_TABLE: tl.constexpr,
-    DRAW: tl.constexpr, LOGITS: tl.constexpr, FAST: tl.constexpr,
+    DRAW: tl.constexpr, LOGITS: tl.constexpr, FAST: tl.constexpr, FUSED: tl.constexpr,
 ):
     """Advance up to 8 rows from step `first` to before `last` of `num_samples`; see `generate` for the arguments.
 
@@ -390,12 +445,12 @@ def latency_kernel(
     logits_mail = hidden_mail + 2 * HIDDEN * batch
     role = tl.program_id(0)
     if role < GROUPS:
-        core_program(role, first, last, pending, drain, embedding, taps, gate_weight, residual, residual_bias, decoded,
-                     thresholds, dilation, ring_start, ring_mask, rings, history, previous, active, origin, table,
-                     prediction, table_row, table_origin, seeds, streams, inverse_temperature, min_p, uniforms,
+        core_program(role, first, last, pending, drain, embedding, taps, gate_weight, fused, residual, residual_bias,
+                     decoded, thresholds, dilation, ring_start, ring_mask, rings, history, previous, active, origin,
+                     table, prediction, table_row, table_origin, seeds, streams, inverse_temperature, min_p, uniforms,
                      codes_out, logits_out, mail, gated_mail, logits_mail, abort, residual_scale, position,
                      num_samples, batch, frames, hop, patience, LAYERS, KERNEL, R, CODES, EMBEDDINGS, TAPS, ORDER,
-                     KEPT, SQUASH, GROUPS, GROUP, SHARED_TABLE, DRAW, LOGITS, FAST)
+                     KEPT, SQUASH, GROUPS, GROUP, SHARED_TABLE, DRAW, LOGITS, FAST, FUSED)
     elif role < GROUPS + SKIP_PROGRAMS:
         skip_program(role - GROUPS, first, last, skip_weight, skip_bias, gated_mail, skip_mail, abort, patience,
                      batch, LAYERS, R, CHUNK, SKIPS, SKIP_PART, AT_ONCE)
@@ -422,6 +477,8 @@ class Spread:
         skip_part, output_part, end_part: channels of a skip, output and end program.
         programs: all of them.
         shared: bytes of shared memory of the largest, estimated from above.
+        fused: the residual of a layer and the weights of the next one are multiplied beforehand, so that one
+            product a layer is on the critical path; asks for `Packed.fused`.
     """
 
     group: int
@@ -432,21 +489,23 @@ class Spread:
     end_part: int
     programs: int
     shared: int
+    fused: bool = False
 
     @property
     def constants(self) -> dict[str, Any]:
         """As the kernel names them."""
         return {"GROUPS": self.groups, "GROUP": self.group, "AT_ONCE": self.at_once, "SKIP_PART": self.skip_part,
-                "OUTPUT_PART": self.output_part, "END_PART": self.end_part}
+                "OUTPUT_PART": self.output_part, "END_PART": self.end_part, "FUSED": self.fused}
 
 
 def make_spread(sizes: Sizes, dtype: torch.dtype, batch_size: int, shared_limit: int,
-              multiprocessors: int) -> Spread | str:
+                multiprocessors: int, fused: bool = False) -> Spread | str:
     """Spread a network over a device, or say why it cannot be.
 
     Args:
         shared_limit: bytes of shared memory a program may have.
         multiprocessors: of the device; each holds one program.
+        fused: see `Spread`; a layer then takes 10 R^2 bytes of shared memory instead of 6 R^2.
     """
     if batch_size > ROWS.value:
         return f"a batch of {batch_size} rows, it takes up to {ROWS.value}"
@@ -455,7 +514,7 @@ def make_spread(sizes: Sizes, dtype: torch.dtype, batch_size: int, shared_limit:
     if sizes.codes > MOST_CODES:
         return f"{sizes.codes} codes, it takes up to {MOST_CODES}"
     channels, skip, hidden = sizes.residual, sizes.skips * sizes.chunk, sizes.outputs * sizes.chunk
-    resident = 6 * channels ** 2  # bytes of a layer: both halves of the gate and the residual
+    resident = (10 if fused else 6) * channels ** 2  # bytes of a layer: both halves of the gate and the residual
     # A slice of past weights, and what goes from one product to the next; measured, and rounded up.
     passing = 4 * channels * min(channels, SLICE_BYTES.value // (4 * channels)) + 96 * channels + 1024
     group = min((shared_limit - passing) // resident, MOST_LAYERS, sizes.layers)
@@ -473,7 +532,7 @@ def make_spread(sizes: Sizes, dtype: torch.dtype, batch_size: int, shared_limit:
         return f"{programs} programs for a device of {multiprocessors} multiprocessors"
     shared = max(group * resident + passing, 2 * output_part * triton.next_power_of_2(skip) + MARGIN,
                  2 * end_part * triton.next_power_of_2(hidden) + MARGIN)
-    return Spread(group, groups, at_once, skip_part, output_part, end_part, programs, shared)
+    return Spread(group, groups, at_once, skip_part, output_part, end_part, programs, shared, fused)
 
 
 def _divisor(channels: int, most: int) -> int:
@@ -510,6 +569,7 @@ def generate(packed: Packed, memory: Memory, table: Tensor, hop: int, position: 
         LostProgramError: a program did not get what it waited for; what `memory` holds is void.
     """
     sizes, (batch, num_samples) = packed.sizes, codes.shape
+    assert len(packed.fused) == sizes.layers or not spread.fused
     assert batch == memory.batch_size <= ROWS.value and codes.dtype == torch.int32 and codes.is_contiguous()
     assert table.dtype == torch.float32 and table.is_contiguous() and table.shape[2:] == (
         sizes.layers, 2 * sizes.residual)
@@ -548,10 +608,10 @@ def launch(packed: Packed, memory: Memory, table: Tensor, hop: int, position: in
     nothing = memory.min_p  # a pointer that is not read
     try:
         latency_kernel[grid](
-            packed.embedding, packed.taps, packed.gate, packed.residual, packed.residual_bias, packed.skip,
-            packed.skip_bias, packed.output, packed.output_bias, packed.end, packed.end_bias, packed.decoded,
-            packed.thresholds, packed.dilation, packed.ring_start, packed.ring_mask, memory.rings, memory.history,
-            memory.previous, memory.active, memory.origin, table, nothing if prediction is None else prediction,
+            packed.embedding, packed.taps, packed.gate, packed.fused, packed.residual, packed.residual_bias,
+            packed.skip, packed.skip_bias, packed.output, packed.output_bias, packed.end, packed.end_bias,
+            packed.decoded, packed.thresholds, packed.dilation, packed.ring_start, packed.ring_mask, memory.rings,
+            memory.history, memory.previous, memory.active, memory.origin, table, nothing if prediction is None else prediction,
             memory.table_row, memory.table_origin, memory.seeds, memory.streams, memory.inverse_temperature,
             memory.min_p, nothing if uniforms is None else uniforms, codes,
             nothing if logits is None else logits, mail, abort, packed.residual_scale, first,

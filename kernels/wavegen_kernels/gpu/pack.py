@@ -1,6 +1,7 @@
 """How the weights of a WaveNet lie in GPU memory: k-major, padded to the tiles the kernels work on.
 
     gate      (L, K, 2, R, R)             tap, then half: u (tanh), v (sigmoid); inputs, then outputs
+    fused     (L, 2, R, R)                W_res of the layer before times W of the newest tap; empty unless asked for
     residual  (L, R, R)                   the scale folded in; zeros for the last layer
     skip      (L, SKIPS, R, CHUNK)        the scale folded in
     output    (SKIPS, OUTPUTS, CHUNK, CHUNK)
@@ -74,6 +75,7 @@ class Packed:
     embedding: Tensor  # float32 (EMBEDDINGS, CODES, R)
     taps: Tensor
     gate: Tensor
+    fused: Tensor
     residual: Tensor
     residual_bias: Tensor  # float32 (L, R)
     skip: Tensor
@@ -135,7 +137,7 @@ def make_sizes(layers: int, kernel_size: int, residual: int, skip: int, output: 
 
 def pack(parameters: Mapping[str, Floats], dilations: Sequence[int], decoded: Floats, thresholds: Floats,
          residual_scale: float = 1.0, skip_scale: float = 1.0, input_tanh: bool = False, lpc_order: int = 0,
-         dtype: torch.dtype = torch.float16, device: torch.device | str = "cpu") -> Packed:
+         dtype: torch.dtype = torch.float16, device: torch.device | str = "cpu", fused: bool = False) -> Packed:
     """Lay out the weights of a WaveNet.
 
     Args:
@@ -145,6 +147,7 @@ def pack(parameters: Mapping[str, Floats], dilations: Sequence[int], decoded: Fl
         thresholds: float32 (Q - 1,), the least value of each code but the first.
         lpc_order: coefficients of the signal path lpc, 0 on the path direct.
         dtype: float16, bfloat16 or float32.
+        fused: whether the latency kernel may run fused, see `latency.Spread`.
     """
     embeddings, codes, channels = parameters["embedding"].shape
     layers, kernel, _, _ = parameters["dilated_weight"].shape
@@ -169,12 +172,16 @@ def pack(parameters: Mapping[str, Floats], dilations: Sequence[int], decoded: Fl
         return torch.from_numpy(np.ascontiguousarray(array)).to(device=device, dtype=kind)
 
     scale = np.float32(residual_scale)
+    residual = padded(parameters["residual_weight"] * scale, layers, size, size)
+    through = np.zeros((layers if fused else 0, 2, size, size))
+    if fused:
+        through[1:] = residual[:-1, None].astype(np.float64) @ halves[1:, 0].transpose(0, 2, 1, 3)
     return Packed(
         sizes=sizes, dilations=tuple(dilations), residual_scale=float(scale),
         embedding=tensor(padded(parameters["embedding"], embeddings, sizes.codes, size)),
         taps=tensor(padded(taps, max(sizes.taps, 1), size), dtype),
         gate=tensor(halves.transpose(0, 1, 3, 2, 4), dtype),
-        residual=tensor(padded(parameters["residual_weight"] * scale, layers, size, size), dtype),
+        fused=tensor(through, dtype), residual=tensor(residual, dtype),
         residual_bias=tensor(padded(parameters["residual_bias"] * scale, layers, size)),
         skip=tensor(skip.reshape(layers, size, sizes.skips, chunk).transpose(0, 2, 1, 3), dtype),
         skip_bias=tensor(padded(parameters["skip_bias"] * np.float32(skip_scale), wide)),
