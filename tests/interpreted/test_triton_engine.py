@@ -157,6 +157,10 @@ def test_build_engine_takes_it_by_name():
     engine = build_engine(MODELS["even"], "triton", device="cpu")
     assert (engine.name, engine.precision) == ("triton", "f16")
     assert build_engine(MODELS["even"], "triton", "f32").precision == "f32"
+    fast = build_engine(MODELS["even"], "triton", "f16-fast")
+    assert fast.precision == "f16-fast" and fast.plan_for(1).fast and fast.step(fast.start(), 1).shape == (1, 1)
+    with pytest.raises(ConfigError, match="f32-fast"):
+        build_engine(MODELS["even"], "triton", "f32-fast")
     assert engine.step(engine.start(), 0).shape == (1, 0)
 
 
