@@ -352,8 +352,9 @@ def core_program(
         # The critical path.
         inputs, gated = (), ()
         if FUSED:
-            h = h * scale_r[0] + bias_r[0]
-            a = dot(weight_a[0], h.to(dtype), before[0])
+            # mypy takes these for the empty tuples they begin as.
+            h = h * scale_r[0] + bias_r[0]  # type: ignore[misc]
+            a = dot(weight_a[0], h.to(dtype), before[0])  # type: ignore[misc]
             z = tl.zeros((R, ROWS), dtype)
             if group > 0:
                 packets = slot(gated_mail, step, rows[None, :], batch, LAYERS * R) + (group * GROUP - 1) * R
