@@ -3,8 +3,9 @@
     python tests/ptx/check.py                          all of them, an hour and more on one core
     python tests/ptx/check.py --only sm_90,A,latency   cases whose name holds these words
 
-Rows have random pasts, so that every ring matters at the first sample. Codes, logits, rings and histories
-are held against `batch.generate_ref`; two launches, so that the second goes on from the first one's memory.
+Rows have random pasts, so that every ring matters at the first sample. Logits and rings are held against
+those `batch.generate_ref` has for the same codes, codes against a draw from the logits; two launches, so
+that the second goes on from the first one's memory.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / folder) for folder in ("tests", "kernels/benchmarks", "kernels", ".")]
 
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import triton  # noqa: E402
 from compile_budget import LIMITS  # noqa: E402
 from gpu_check import CONFIGURATIONS, Problem  # noqa: E402
 
 from ptx.launch import Device  # noqa: E402
+from wavegen_kernels import philox  # noqa: E402
 from wavegen_kernels.gpu import batch, latency, prefill  # noqa: E402
 
 TOLERANCE = 5e-3
@@ -38,7 +41,7 @@ def check(name: str, kind: str, capability: int, steps: int, seed: int | None) -
     memory = problem.begin(rows, shared=False)
     memory.rings.normal_(generator=torch.Generator().manual_seed(0))
     expected = memory.copy()
-    codes, truth = torch.zeros(2, rows, 2 * steps, dtype=torch.int32)
+    codes = torch.zeros(rows, 2 * steps, dtype=torch.int32)
     logits, wanted = torch.full((2, rows, 2 * steps, problem.sizes.codes), torch.nan)
     device, begin = Device(capability, seed), time.perf_counter()
     with device.holds(batch, latency, prefill):
@@ -50,10 +53,14 @@ def check(name: str, kind: str, capability: int, steps: int, seed: int | None) -
                 prefill.prefill(problem.packed, memory, table, 2, start, here, part)
             codes[:, start:start + steps], logits[:, start:start + steps] = here, part
     seconds = time.perf_counter() - begin
-    batch.generate_ref(problem.packed, expected, table, 2, 0, truth, wanted, forced=not kernel)
+    batch.generate_ref(problem.packed, expected, table, 2, 0, codes, wanted, forced=True)
+    seeds, streams = (tensor.numpy().view(np.uint64)[:, None] for tensor in (memory.seeds, memory.streams))
+    uniforms = torch.from_numpy(philox.uniform(seeds, streams, np.arange(2 * steps)))
+    drawn = torch.stack([batch.draw_ref(logits[:, t], uniforms[:, t], memory.inverse_temperature, memory.min_p)
+                         for t in range(2 * steps)], 1)
     error = float((logits - wanted).abs().max())
     past = float((memory.rings.double() - expected.rings.double()).abs().max())
-    same = bool(torch.equal(codes, truth))
+    same = not kernel or bool(torch.equal(codes, drawn))
     print(f"sm_{capability} {name} {kind}: logits within {error:.1e}, rings within {past:.1e}, codes "
           f"{'equal' if same else 'DIFFER'}; {device.instructions} instructions, {seconds:.0f} s", flush=True)
     return "" if same and error < TOLERANCE and past < TOLERANCE else f"sm_{capability} {name} {kind} is off"

@@ -632,7 +632,7 @@ def most_warps(sizes: Sizes) -> int:
     Were a packet loaded by two warps, one could find it there and the other, a moment before, not yet.
     """
     least = min(sizes.residual, sizes.skips * sizes.chunk, sizes.outputs * sizes.chunk, sizes.codes)
-    return ROWS.value * least // 32
+    return ROWS.value * triton.next_power_of_2(least) // 32  # a tile is padded to a power of two
 
 
 def make_mail(sizes: Sizes, spread: Spread, batch: int, device: torch.device) -> Tensor:
