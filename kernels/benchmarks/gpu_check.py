@@ -835,7 +835,8 @@ def verdicts(results: dict[str, Any]) -> list[tuple[str, str, str, str]]:
              ratio(most, rate("baselines", f"A graphed {BATCHES[-1]}")))
     lines = []
     for (name, required, wanted), value in zip(FIGURES, found, strict=True):
-        verdict = "not measured" if value is None else ("reached, and what was gone for" if value >= wanted else
+        verdict = "no GPU" if "skipped" in results.get("device", {}).get("device", {}) else "not measured" if (
+            value is None) else ("reached, and what was gone for" if value >= wanted else
                                                         "reached" if value >= required else "NOT REACHED")
         lines.append((name, "" if value is None else f"{value:,.0f}" if value > 1000 else f"{value:.1f}",
                       f"{required:,.0f} / {wanted:,.0f}", verdict))
