@@ -20,5 +20,5 @@ def __getattr__(name: str) -> Any:
         from wavegen.training.trainer import fit
     except ModuleNotFoundError as error:
         raise MissingBackendError(
-            f"training needs {error.name}, which is not installed; run `pip install wavegen[train]`") from error
+            f'training needs {error.name}, which is not installed; run pip install "wavegen[train]"') from error
     return fit
