@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from urllib.parse import quote
 
-from wavegen.cli.corpus import corpus_parser, prepare_corpus
-from wavegen.data.fetch import fetch_files, read_digests
+from wavegen.cli.corpus import prepare_samples
 
 HERE = Path(__file__).resolve().parent
-HOST = "https://raw.githubusercontent.com"
 SOURCES = {  # folder of the data set: repository, commit, folder there
     "drum-machines": "smpldsnds/drum-machines/a894cb8c72abe15b05e7b4fd4b8ee561c0f9e960",
     "sonic-pi": "sonic-pi-net/sonic-pi/c0002065a976b1355e7889f4aa96a1804e2b8119/etc/samples",
@@ -25,19 +22,7 @@ SOURCES = {  # folder of the data set: repository, commit, folder there
 
 
 def main() -> int:
-    parser = corpus_parser("Fetch, check and prepare the drum one-shots.", HERE / "wgan.yaml",
-                           "folder of the recordings; they are downloaded if left out")
-    parser.add_argument("--cache", type=Path, default=Path("data/drums"), help="where the download is kept")
-    parser.add_argument("--host", default=HOST, help="a mirror: repositories, commits and files in folders below it")
-    options = parser.parse_args()
-    return prepare_corpus(options, lambda: fetch_files(
-        read_digests(HERE / "SHA256SUMS"), lambda path: url_of(path, options.host), options.cache))
-
-
-def url_of(path: str, host: str = HOST) -> str:
-    """Where the file of a path of this data set is."""
-    folder, name = path.split("/", 1)
-    return f"{host}/{quote(f'{SOURCES[folder]}/{name}')}"
+    return prepare_samples("Fetch, check and prepare the drum one-shots.", HERE, "wgan.yaml", SOURCES)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from urllib.parse import quote
 
-from wavegen.cli.corpus import corpus_parser, prepare_corpus
-from wavegen.data.fetch import fetch_files, read_digests
+from wavegen.cli.corpus import prepare_samples
 
 HERE = Path(__file__).resolve().parent
-HOST = "https://raw.githubusercontent.com"
 GM = "sfzinstruments/Discord-SFZ-GM-Bank/7a9c478fe331f94f246d33332f0adedb25bbbe27/Discord GM/Melodic"
 SINGER = "vocobox/human-voice-dataset/77248fc69fd93c40a69d49c0cade4144c5d7a9f4"
 SOURCES = {  # folder of the data set: repository, commit, folder there
@@ -29,19 +26,7 @@ SOURCES = {  # folder of the data set: repository, commit, folder there
 
 
 def main() -> int:
-    parser = corpus_parser("Fetch, check and prepare the single notes.", HERE / "vae.yaml",
-                           "folder of the recordings; they are downloaded if left out")
-    parser.add_argument("--cache", type=Path, default=Path("data/notes"), help="where the download is kept")
-    parser.add_argument("--host", default=HOST, help="a mirror: repositories, commits and files in folders below it")
-    options = parser.parse_args()
-    return prepare_corpus(options, lambda: fetch_files(
-        read_digests(HERE / "SHA256SUMS"), lambda path: url_of(path, options.host), options.cache))
-
-
-def url_of(path: str, host: str = HOST) -> str:
-    """Where the file of a path of this data set is."""
-    folder, name = path.split("/", 1)
-    return f"{host}/{quote(f'{SOURCES[folder]}/{name}')}"
+    return prepare_samples("Fetch, check and prepare the single notes.", HERE, "vae.yaml", SOURCES)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from helpers import load_script
+from wavegen.cli.corpus import sample_url
 from wavegen.config import load_recipe
 from wavegen.data.fetch import read_digests
 from wavegen.data.store import Store
@@ -98,6 +99,6 @@ def test_the_lists_are_those_of_the_real_recordings(name, count, data_folder):
 
 def test_addresses_are_quoted():
     script = load_script("recipes/notes/prepare.py")
-    assert script.url_of("acoustic_guitar/MartinGM2_040__E2_1.wav").endswith(
+    assert sample_url("acoustic_guitar/MartinGM2_040__E2_1.wav", script.SOURCES).endswith(
         "/Discord%20GM/Melodic/026-Acoustic%20Guitar%20%28steel%29/MartinGM2_040__E2_1.wav")
-    assert script.url_of("sung_martin/A#3-2.wav").endswith("/exports/mono/A%233-2.wav")
+    assert sample_url("sung_martin/A#3-2.wav", script.SOURCES).endswith("/exports/mono/A%233-2.wav")
