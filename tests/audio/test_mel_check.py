@@ -176,3 +176,12 @@ def test_recordings_of_every_kind_are_told(data_folder):
 
 def test_a_spec_that_reads_whole_numbers_is_read_so():
     check_mel(np.zeros((80, 3), np.int32), MelSpec(sample_rate=16000))
+
+
+def test_only_what_lies_at_the_lowest_of_all_counts_as_cut_off(caplog):
+    # Many values at one integer, and a few below it: nothing was cut off there.
+    features = (recorded(NATURAL) - 2).clip(-9)
+    features[3, 50] = -10.0
+    with caplog.at_level(logging.WARNING, logger="wavegen"):
+        check_mel(features, NATURAL)
+    assert not caplog.records

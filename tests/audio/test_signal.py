@@ -90,3 +90,10 @@ def test_errors_in_what_is_fed_back_are_led_home():
     assert error[1000] > 10 * error[1001:].max()
     with pytest.raises(ValueError, match="noise for 10 samples"):
         lpc.retrace(signal, coefficients, MEL.hop_length, 0, 10, noise)
+
+
+def test_what_pre_emphasis_lifts_above_full_scale_is_cut():
+    waveform = (0.95 * (-1.0) ** np.arange(40)).astype(np.float32)
+    audio = AudioConfig(sample_rate=8000, preemphasis=0.85)
+    codes = encode_waveform(waveform, audio)
+    assert set(codes[1:].tolist()) == {0, 255}

@@ -11,7 +11,7 @@ from wavegen.audio import io, levels
 from wavegen.audio.mel import log_mel, mel_basis
 from wavegen.audio.mel_formats import PRESETS
 from wavegen.audio.signal import decode_codes, encode_waveform
-from wavegen.audio.watch import FRAME_LIMIT, PART_LIMIT, Watch
+from wavegen.audio.watch import FRAME_LIMIT, PART_LIMIT, PARTS, VIEWS, Watch, _measure
 from wavegen.config import AudioConfig, PrepareConfig
 
 SPECS = {"speecht5": PRESETS["speecht5"], "hifigan": PRESETS["hifigan"].model_copy(update={"sample_rate": 16000})}
@@ -131,3 +131,13 @@ def test_no_recording_is_taken_for_a_burst(kathleen_folder):
         assert found.quiet.max() < 0
         worst.append(found.burst.max())
     assert max(worst) < -2.0 and min(FRAME_LIMIT, PART_LIMIT) > 6
+
+
+def test_a_quarter_of_a_frame_is_judged_by_itself():
+    watch, out = Watch(PRESETS["speecht5"]), np.zeros((PARTS, len(VIEWS)))
+    noise = np.random.default_rng(0).normal(scale=0.1, size=256).astype(np.float32)
+    short = np.where((np.arange(256) >= 64) & (np.arange(256) < 128), noise, 0).astype(np.float32)
+    for waveform, is_burst in ((short, True), (noise, False)):
+        _measure(waveform, watch._pole, np.zeros(5), out)
+        told = np.broadcast_to(out.mean(axis=0) * 10**-0.65, (1, 1, 2, 3))  # 6.5 dB less than comes
+        assert (watch.copy().judge(waveform[None], told).burst[0, 0] > 0) == is_burst
