@@ -23,6 +23,9 @@ from wavegen.config import MelSpec
 
 RELAXATION = 1.25
 LEAST, MOST = 10 ** (-30 / 20), 10 ** (20 / 20)  # what a pass multiplies the magnitude of a band with
+# What a pass multiplies the power of a frame with, at most. A frame before an onset that was drawn late lacks the power
+# at its end; to make all of it louder would be a noise in the pause.
+LOUDER = 10 ** (3 / 10)
 FAINT = 1e-8  # the magnitude of a band is never taken to be less
 UNHEARD = 1e-3  # share of the windows' weight below which a sample is left as it was
 
@@ -142,7 +145,7 @@ class _Pass:
         outside = outside if spec.pad_mode == "zero" else (place < 0) | (place >= len(self._samples))
         segments = np.where(outside, 0.0, self._samples[np.clip(place, 0, len(self._samples) - 1)]) * bands.window
         spectrum = np.fft.rfft(segments)
-        _match(spectrum, self._wanted[:n], most, bands.basis, bands.spans, bands.nearest, spec.power)
+        _match(spectrum, self._wanted[:n], most, bands.basis, bands.spans, bands.nearest, spec.power, LOUDER)
         segments = np.fft.irfft(spectrum, spec.n_fft) * bands.window
         size = max(len(self._sum), int(starts[-1]) + spec.n_fft - self._done)
         total, weight = (np.concatenate([old, np.zeros(size - len(old))]) for old in (self._sum, self._weight))
@@ -181,8 +184,12 @@ def _clipped(samples: Doubles) -> Floats:
 
 
 @compiled
-def _match(spectrum: Any, wanted: Any, most: Any, basis: Any, spans: Any, nearest: Any, power: Any) -> None:
-    """Scale each frame of a spectrum (n, bins), by at most `most` (n,), towards the bands wanted (n, n_mels)."""
+def _match(spectrum: Any, wanted: Any, most: Any, basis: Any, spans: Any, nearest: Any, power: Any,
+           louder: Any) -> None:
+    """Scale each frame of a spectrum (n, bins) towards the bands wanted (n, n_mels).
+
+    By at most `most` (n,) in a band, and to at most `louder` times its power as a whole.
+    """
     ratio, gain = np.zeros(wanted.shape[1]), np.zeros(spectrum.shape[1])
     magnitude, weight = np.zeros(spectrum.shape[1]), np.zeros(spectrum.shape[1])
     for f in range(spectrum.shape[0]):
@@ -199,8 +206,16 @@ def _match(spectrum: Any, wanted: Any, most: Any, basis: Any, spans: Any, neares
             for k in range(spans[band, 0], spans[band, 1]):
                 gain[k] += basis[band, k] * ratio[band]
                 weight[k] += basis[band, k]
+        before, after = 0.0, 0.0
         for k in range(spectrum.shape[1]):
-            spectrum[f, k] *= gain[nearest[k]] / weight[nearest[k]]
+            scale = gain[nearest[k]] / weight[nearest[k]]
+            before += spectrum[f, k].real ** 2 + spectrum[f, k].imag ** 2
+            spectrum[f, k] *= scale
+            after += spectrum[f, k].real ** 2 + spectrum[f, k].imag ** 2
+        if after > louder * before:
+            scale = np.sqrt(louder * before / after)
+            for k in range(spectrum.shape[1]):
+                spectrum[f, k] *= scale
 
 
 @compiled
