@@ -116,7 +116,8 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
         report.setdefault("model", facts(voc))
         voc(mel[:, :, :20])
         stream = voc.stream(mel[0])
-        next(stream)
+        for _ in stream:
+            pass
         row = {"first_audio_ms": round(1e3 * (voc.report.first_audio_seconds or 0.0), 2)}
         for guard in (False, True):
             voc(mel, guard=guard)
