@@ -75,6 +75,15 @@ def test_a_copied_stream_has_the_same_future(voc):
     assert stream.report.guarded == copy.report.guarded
 
 
+def test_a_copy_has_no_memory_in_common_with_what_it_is_a_copy_of(voc):
+    # Memory that is written over may be what another stream stands on, once it went back to a block.
+    stream = voc.stream()
+    stream.push(mixed_mel(12))
+    guard, copied = stream._utterance.guard, stream.copy()._utterance.guard
+    guard._spare = stream._utterance._state.copy()
+    assert guard.copy()._spare is None and copied.watch is not guard.watch
+
+
 def test_where_all_is_well_nothing_changes(voc, monkeypatch):
     monkeypatch.setattr(guards, "QUIET_DB", -200.0)
     monkeypatch.setattr(guards, "SILENT_DB", -300.0)
