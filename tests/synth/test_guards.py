@@ -124,3 +124,12 @@ def test_what_stays_too_loud_is_turned_down(voc):
     left = voc.report.guarded.bursts_left
     loud = [check_against_mel(clip, mel, voc.spec, None).bursts for clip in (taken, guarded)]
     assert left > 0 and loud[0] > 0 and loud[1] <= 1
+
+
+def test_what_is_turned_down_falls_quickly_and_comes_back_slowly():
+    waveform, before = np.ones((1, 3 * 64), np.float32), np.ones(1)
+    guards._turn_down(waveform, np.array([[1.0, 0.5, 1.0]]), before, 64)
+    first, second, third = waveform[0].reshape(3, 64)
+    assert (first == 1).all() and before[0] == 1
+    np.testing.assert_allclose(second[:5], [0.875, 0.75, 0.625, 0.5, 0.5])
+    assert np.isclose(third[0], 0.5 + 0.5 / 32) and np.isclose(third[15], 0.75) and (third[31:] == 1).all()
