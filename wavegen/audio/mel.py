@@ -6,8 +6,11 @@ One path on every machine: `torch.stft` for the transform, `librosa.filters.mel`
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wavegen.config import MelSpec
+
+LN10 = float(np.log(10.0))
 
 
 def log_mel(waveform: np.ndarray, spec: MelSpec, basis: np.ndarray | None = None) -> np.ndarray:
@@ -81,3 +84,13 @@ def matching_delay(spec: MelSpec, passes: int) -> int:
     """Frames by which samples leave `wavegen.audio.mel_match.MelMatch` later than they come in."""
     edge = edge_samples(spec)
     return passes * (-((edge - spec.n_fft) // spec.hop_length) - 1 - (-edge // spec.hop_length))
+
+
+def unit(spec: MelSpec) -> float:
+    """Natural logarithms in one unit of the spec's logarithm."""
+    return 1.0 if spec.log_base == "e" else LN10
+
+
+def column(values: tuple[float, ...]) -> NDArray[np.float64]:
+    """Statistics of a spec beside (n_mels, F)."""
+    return np.asarray(values, np.float64)[:, None]

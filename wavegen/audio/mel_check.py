@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavegen.audio.compiled import compiled
-from wavegen.audio.mel import log_mel, mel_basis
+from wavegen.audio.mel import LN10, log_mel, mel_basis, unit
 from wavegen.config import MelSpec
 from wavegen.errors import BadInputError
 
@@ -177,7 +177,7 @@ class MelCheck:
         within = np.sqrt(max(0.0, float((powers - sums**2 / np.maximum(moving, 1)).sum()) / max(1.0, moving.sum())))
         if spec.log_base == "10":
             guess = 'it looks like the natural logarithm; log_base is "e" there'
-            if ROUGH < twist < ROUGH * _LN10:  # too rough as it is, and not as what it looks like
+            if ROUGH < twist < ROUGH * LN10:  # too rough as it is, and not as what it looks like
                 return guess, twist > TOO_ROUGH
             return guess if within > LIVELY * spec.power and twist < FINE else "", False
         if as_the_other > 2 * np.log(HEADROOM):
@@ -259,7 +259,7 @@ def _capacity(spec: MelSpec) -> tuple[NDArray[np.float64], float]:
         constants = basis.max(1)
     shared = max(1, int((basis > 0).sum(0).max()))
     power = shared * 0.375 * spec.win_length * spec.n_fft / 2
-    return 2 / spec.power * np.log(np.maximum(constants, 1e-30)) + np.log(power), _LN10 / unit(spec)
+    return 2 / spec.power * np.log(np.maximum(constants, 1e-30)) + np.log(power), LN10 / unit(spec)
 
 
 @cache
@@ -287,17 +287,6 @@ def _is_normalised(spec: MelSpec) -> bool:
     return (spec.mean, spec.scale) != ((0.0,), (1.0,))
 
 
-_LN10 = float(np.log(10.0))
-
-
-def unit(spec: MelSpec) -> float:
-    """Natural logarithms in one unit of the spec's logarithm."""
-    return 1.0 if spec.log_base == "e" else _LN10
-
-
-def column(values: tuple[float, ...]) -> NDArray[np.float64]:
-    """Statistics of a spec beside (n_mels, F)."""
-    return np.asarray(values, np.float64)[:, None]
 
 
 @cache
