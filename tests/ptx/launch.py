@@ -22,7 +22,7 @@ from ptx.parse import parse
 
 TYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.int32: "i32",
          torch.int64: "i64", torch.uint8: "u8"}
-# PTX wants this fence. Triton leaves it out up to 3.6, in every pipelined product on Hopper, and the hardware bears it.
+# PTX wants this fence. Triton leaves it out up to 3.6, in every pipelined product on Hopper.
 FENCES_COPIES = tuple(int(part) for part in triton.__version__.split(".")[:2]) > (3, 6)
 
 
