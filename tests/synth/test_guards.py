@@ -84,6 +84,29 @@ def test_a_copy_has_no_memory_in_common_with_what_it_is_a_copy_of(voc):
     assert guard.copy()._spare is None and copied.watch is not guard.watch
 
 
+def test_of_all_attempts_the_least_faulty_is_kept(voc, monkeypatch):
+    tries, turned_back = [], []
+    usual_try, usual_again = guards.Guard._try, guards.Guard._again
+
+    def count_try(self, *arguments):
+        found = usual_try(self, *arguments)
+        tries.append((found[1].fault.max(), found[0].waveform.copy()))
+        return found
+
+    def check_again(self, engine, kept, expected, heat, active, first):
+        tries.clear()
+        found = usual_again(self, engine, kept, expected, heat, active, first)
+        least, waveform = min(tries, key=lambda entry: entry[0])
+        assert least <= first.fault.max() and np.array_equal(found.waveform, waveform)
+        turned_back.append(least < tries[guards.ATTEMPTS - 1][0] if len(tries) > guards.ATTEMPTS else False)
+        return found
+
+    monkeypatch.setattr(guards.Guard, "_try", count_try)
+    monkeypatch.setattr(guards.Guard, "_again", check_again)
+    voc(mixed_mel()[None])
+    assert any(turned_back), "no block whose last attempt was not its best"
+
+
 def test_where_all_is_well_nothing_changes(voc, monkeypatch):
     monkeypatch.setattr(guards, "QUIET_DB", -200.0)
     monkeypatch.setattr(guards, "SILENT_DB", -300.0)
