@@ -25,8 +25,33 @@ def test_tidy_cuts_silence_levels_and_fades():
     assert abs(np.mean(waveform)) < 0.01
 
 
+@pytest.mark.parametrize("after", [0.35, 0.8])
+def test_a_one_shot_ends_before_the_second_stroke(after):
+    first = one_shot()
+    delay = round(after * 16000)
+    twice = np.concatenate([first, np.full(delay, 0.01, np.float32)])
+    twice[delay:] += 0.3 * (first - 0.01)
+    alone, rate = Finish(tidy=True).apply(first, 16000)
+    cut, _ = Finish(one_shot=True).apply(twice, 16000)
+    kept, _ = Finish(tidy=True).apply(twice, 16000)
+    assert len(kept) / rate > after and abs(len(cut) - len(alone)) / rate < 0.1
+    together = min(len(cut), len(alone)) - 160
+    np.testing.assert_allclose(cut[:together], alone[:together], atol=0.02)
+    assert Finish(one_shot=True).facts() == {"one_shot": True} and not Finish(one_shot=True).is_plain
+
+
+@pytest.mark.parametrize("silence", [0.0, 0.5])
+def test_a_sound_that_dies_away_once_is_whole_as_a_one_shot(silence):
+    time = np.arange(16000) / 16000
+    late = np.concatenate([np.zeros(int(silence * 16000)), np.sin(2500 * time) * np.exp(-12 * time)]).astype(np.float32)
+    beating = (late[-16000:] * (1 + 0.5 * np.sin(60 * time))).astype(np.float32)
+    for waveform in (late, beating, np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)):
+        tidy, once = (finish.apply(waveform, 16000)[0] for finish in (Finish(tidy=True), Finish(one_shot=True)))
+        assert np.array_equal(tidy, once)
+
+
 def test_silence_stays_silence():
-    waveform, _ = Finish(tidy=True).apply(np.zeros(100, np.float32), 8000)
+    waveform, _ = Finish(one_shot=True).apply(np.zeros(100, np.float32), 8000)
     assert np.array_equal(waveform, np.zeros(100))
 
 

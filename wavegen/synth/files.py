@@ -141,8 +141,8 @@ def write_clips(synthesizer: Synthesizer, requests: Sequence[Request], folder: P
                 break
     finally:
         for path in wanted:
-            # What was begun when the run was stopped has a row without a digest, and perhaps no file.
-            if "sha256" not in (ledger.row(path) or {}) and path not in written and not (folder / path).is_file():
+            # What was begun when the run was stopped, or the disk full, has a row of neither end, and perhaps no file.
+            if not {"sha256", "error"} & set(ledger.row(path) or {}) and not (folder / path).is_file():
                 ledger.drop(path)
         _close(ledger, list(wanted), any(clip.error is not None for clip in written.values()))
     report = sum(reports[1:], reports[0]) if reports else synthesizer.no_report()
@@ -263,7 +263,7 @@ def _there(synthesizer: Synthesizer, wanted: Mapping[str, Request], ledger: Ledg
             continue  # begun by a run that was stopped: nobody has had it yet
         if row is None or "error" in row:
             raise ConfigError(f"{file} is there already and {MANIFEST} does not say how it was made: {advice}")
-        made = [name for name in dict.fromkeys(["near", "tidy", "bits", *asked]) if row.get(name) != asked.get(name)]
+        made = [name for name in dict.fromkeys(["near", "tidy", "one_shot", "bits", *asked]) if row.get(name) != asked.get(name)]
         if made:
             raise ConfigError(f"{file} is there already, made otherwise: {made[0]} {json.dumps(row.get(made[0]))}, "
                               f"now {json.dumps(asked.get(made[0]))}; {advice}")

@@ -23,6 +23,8 @@ PEAK = 0.9  # of full scale, where recipes put it
 # A one-shot begins with its attack and rings out: 50 dB below full scale it has.
 TRIM = TrimConfig(threshold=0.003, frame_ms=5, keep_before_ms=1, keep_after_ms=20)
 FADE_IN_MS, FADE_OUT_MS = 0.25, 5.0
+# A sound is over where it has died away to DECAYED of its loudest frame; what then rises by RISE is another.
+STROKE_FRAME_MS, DECAYED, RISE = 10.0, 10 ** (-30 / 20), 10 ** (10 / 20)
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Finish:
 
     Attributes:
         tidy: take the offset away, cut silence off at both ends, bring the peak to 0.9 and fade the ends in and out.
+        one_shot: tidy, and cut off what sounds after the first sound has died away.
         sample_rate: Hz; None is the model's.
         bits: of a sample: 16, 24, or 32, which is floating point.
         kind: "wav" or "flac".
@@ -43,6 +46,7 @@ class Finish:
     sample_rate: int | None = None
     bits: int = 16
     kind: str = "wav"
+    one_shot: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in ENDINGS:
@@ -56,19 +60,22 @@ class Finish:
     @property
     def is_plain(self) -> bool:
         """Whether a clip is written as the model gives it, in 16 bits."""
-        return not self.tidy and self.sample_rate is None and self.bits == 16
+        return not (self.tidy or self.one_shot) and self.sample_rate is None and self.bits == 16
 
     def facts(self) -> dict[str, object]:
         """What a manifest says of it; nothing of what is plain."""
-        return ({"tidy": True} if self.tidy else {}) | ({"bits": self.bits} if self.bits != 16 else {})
+        told = {"tidy": self.tidy, "one_shot": self.one_shot}
+        return {name: True for name, is_so in told.items() if is_so} | ({"bits": self.bits} if self.bits != 16 else {})
 
     def apply(self, waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, int]:
         """float32 (T,) at `sample_rate` Hz, finished, and its rate. What is silent stays as long as it is."""
         if self.sample_rate is not None:
             waveform, sample_rate = io.resample(waveform, sample_rate, self.sample_rate), self.sample_rate
-        if not self.tidy:
+        if not (self.tidy or self.one_shot):
             return waveform, sample_rate
         waveform = levels.remove_dc(waveform)
+        if self.one_shot:
+            waveform = waveform[: first_sound(waveform, sample_rate)]
         if not np.abs(waveform).max(initial=0.0) > levels.SILENCE:
             return waveform, sample_rate
         waveform, _ = levels.normalize_peak(waveform, PEAK)
@@ -90,6 +97,21 @@ class Finish:
         content = _flac(waveform, sample_rate) if self.kind == "flac" else _wav(waveform, sample_rate, self.bits)
         with atomic_write(path) as file:
             file.write(content)
+
+
+def first_sound(waveform: np.ndarray, sample_rate: int) -> int:
+    """Samples of float (T,) up to where its first sound has died away, if another follows; else T."""
+    width = max(1, round(STROKE_FRAME_MS * sample_rate / 1000))
+    count = len(waveform) // width
+    level = np.sqrt((waveform[: count * width].reshape(count, width).astype(np.float64) ** 2).mean(1))
+    lowest = None
+    for frame in range(int(np.argmax(level > DECAYED * level.max(initial=0.0))) if count else 0, count):
+        loudest = level[: frame + 1].max()
+        if lowest is not None and level[frame] > max(RISE * level[lowest], DECAYED * loudest):
+            return (lowest + 1) * width
+        if level[frame] <= DECAYED * loudest and (lowest is None or level[frame] < level[lowest]):
+            lowest = frame
+    return len(waveform)
 
 
 def _pcm24(waveform: np.ndarray) -> np.ndarray:
