@@ -158,8 +158,8 @@ def synth(
     if spec.is_vocoder:
         given = {"--format": format if out is not None else None, "--label": label,
                  "--seconds": seconds, "--count": count, "--near": near, "--each": each or None,
-                 "--tidy": tidy or None, "--one-shot": one_shot or None, "--sample-rate": sample_rate, "--bits": None if bits == 16 else bits,
-                 "--page": page or None}
+                 "--tidy": tidy or None, "--one-shot": one_shot or None, "--sample-rate": sample_rate,
+                 "--bits": None if bits == 16 else bits, "--page": page or None}
         _check_kind(spec, [name for name, value in given.items() if value is not None])
         vocode.check(told, spec, place)
     else:
@@ -188,7 +188,8 @@ def synth(
         kind = place.kind if out is not None or output is None else output.suffix.lower().removeprefix(".")
         finish = Finish(tidy, sample_rate, bits, "wav" if output == STANDARD else kind, one_shot)
         if output == STANDARD and not finish.is_plain:
-            raise ConfigError("--tidy, --one-shot, --sample-rate and --bits are for files; -o - is the clip while it is made")
+            raise ConfigError("--tidy, --one-shot, --sample-rate and --bits are for files; -o - is the clip while it "
+                              "is made")
         usual, origin = spec.sampling, None
         row: dict[str, Any] = {}
         if near is not None:

@@ -263,7 +263,8 @@ def _there(synthesizer: Synthesizer, wanted: Mapping[str, Request], ledger: Ledg
             continue  # begun by a run that was stopped: nobody has had it yet
         if row is None or "error" in row:
             raise ConfigError(f"{file} is there already and {MANIFEST} does not say how it was made: {advice}")
-        made = [name for name in dict.fromkeys(["near", "tidy", "one_shot", "bits", *asked]) if row.get(name) != asked.get(name)]
+        made = [name for name in dict.fromkeys(["near", "tidy", "one_shot", "bits", *asked])
+                if row.get(name) != asked.get(name)]
         if made:
             raise ConfigError(f"{file} is there already, made otherwise: {made[0]} {json.dumps(row.get(made[0]))}, "
                               f"now {json.dumps(asked.get(made[0]))}; {advice}")
