@@ -138,6 +138,8 @@ def test_reports_add_up():
     assert both.per_1000_seconds() == {"bursts": 500.0, "silences": 250.0, "attempts": 1000.0, "bursts_left": 250.0,
                                        "silences_left": 0.0}
     assert str(both) == "bursts: 3 blocks, 1 left after 4 more draws" and str(GuardReport()) == "no bursts"
+    assert str(GuardReport(0.01, 20, 2)).endswith("more draws")
+    assert "another voice" in str(GuardReport(0.01, 20, 2, 1))
 
 
 def test_what_stays_too_loud_is_turned_down(voc):

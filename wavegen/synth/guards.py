@@ -24,6 +24,7 @@ from wavegen.engines import AbstractEngine
 from wavegen.engines.base import Rows, State
 
 ATTEMPTS = 3  # more draws of a block that fails
+MANY = 0.1  # share of the frames in faulty blocks, above which the mel is unlike what the model learned
 COOLER = 0.85  # temperature of each further attempt over that of the one before
 # A mel no recording could have makes every block a fault. Each attempt costs a credit; they come slowly.
 CREDITS, CREDITS_PER_FRAME = 12.0, 1 / 32
@@ -77,7 +78,10 @@ class GuardReport:
         if not self.bursts + self.silences:
             return "no bursts"
         left = self.bursts_left + self.silences_left
-        return f"bursts: {self.bursts + self.silences} blocks, {left} left after {self.attempts} more draws"
+        told = f"bursts: {self.bursts + self.silences} blocks, {left} left after {self.attempts} more draws"
+        if self.bursts + self.silences <= MANY * self.frames:
+            return told
+        return told + "; so many come of a mel unlike what the model learned: another voice, level, bandwidth or preset"
 
 
 COUNTS = tuple(field.name for field in fields(GuardReport))[1:]
