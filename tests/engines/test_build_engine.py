@@ -60,6 +60,7 @@ def test_an_explicit_engine_never_falls_back(model, monkeypatch):
 
 
 def test_the_gpu_engine_says_what_is_missing(model, monkeypatch, caplog):
+    pytest.importorskip("triton", reason="triton is not installed: there is no wheel of it for this platform")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(EngineUnavailableError, match='runs WaveNet only, this model is "rnn"'):
@@ -78,6 +79,9 @@ def test_the_gpu_engine_says_what_is_missing(model, monkeypatch, caplog):
             caplog.at_level(logging.INFO, logger="wavegen.engines"):
         build_engine(model, "auto", device="cuda")
     assert 'the only engine that runs on device "cuda": the triton engine needs an NVIDIA GPU' in caplog.text
+
+
+def test_the_gpu_engine_says_that_triton_is_missing(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "triton.runtime.errors", None)
     monkeypatch.delitem(sys.modules, "wavegen.engines.triton_engine", raising=False)
     with pytest.raises(EngineUnavailableError, match="needs the package triton, which exists for Linux only"):
