@@ -37,6 +37,11 @@ def test_every_clip_is_on_the_page(folder):
     assert page.read_text().count("</script>") == 1 and "Snärs &amp; &lt;" in page.read_text()
 
 
+def test_a_title_may_be_a_word_of_the_template(folder):
+    page = write_page(folder, "m", title="DATA")
+    assert len(clips_of(page)) == 3 and "<b>DATA</b>" in page.read_text()
+
+
 def test_a_clip_that_is_gone_or_spoiled_is_left_out(folder):
     (folder / "1_00001.wav").unlink()
     (folder / "2_00000.wav").write_bytes(b"nothing")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,7 +109,8 @@ def write_page(folder: Path, model: str | Path, title: str = "") -> Path:
     data = json.dumps(clips, ensure_ascii=False).replace("<", "\\u003c")
     name = (title or folder.resolve().name).replace("&", "&amp;").replace("<", "&lt;")
     with atomic_write(folder / PAGE) as file:
-        file.write(HTML.replace("TITLE", name).replace("DATA", data, 1).encode())
+        # In one go: a folder may be called DATA, and a clip TITLE.
+        file.write(re.sub("TITLE|DATA", lambda found: {"TITLE": name, "DATA": data}[found[0]], HTML).encode())
     return folder / PAGE
 
 
