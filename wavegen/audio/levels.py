@@ -85,6 +85,14 @@ def normalize_peak(waveform: np.ndarray, peak: float) -> tuple[np.ndarray, float
     return np.clip(scaled, -1.0, 1.0, out=scaled), gain
 
 
+def frame_power(waveform: np.ndarray, sample_rate: int, frame_ms: float) -> tuple[np.ndarray, int]:
+    """Mean power of the whole frames of float (T,), float64 (n,), and the samples of one."""
+    width = max(1, round(frame_ms * sample_rate / 1000))
+    num_frames = len(waveform) // width
+    frames = waveform[: num_frames * width].reshape(num_frames, width)
+    return np.einsum("ij,ij->i", frames, frames, dtype=np.float64) / width, width
+
+
 def trim_bounds(waveform: np.ndarray, sample_rate: int, trim: TrimConfig) -> tuple[int, int]:
     """Where a clip begins and ends once the silence at both ends is gone.
 
@@ -101,10 +109,7 @@ def trim_bounds(waveform: np.ndarray, sample_rate: int, trim: TrimConfig) -> tup
     Returns:
         (start, stop) in samples; (0, T) if no frame is loud.
     """
-    width = max(1, round(trim.frame_ms * sample_rate / 1000))
-    num_frames = len(waveform) // width
-    frames = waveform[: num_frames * width].reshape(num_frames, width)
-    power = np.einsum("ij,ij->i", frames, frames, dtype=np.float64) / width
+    power, width = frame_power(waveform, sample_rate, trim.frame_ms)
     loud = np.flatnonzero(power > trim.threshold**2)
     if len(loud) == 0:
         return 0, len(waveform)

@@ -101,15 +101,14 @@ class Finish:
 
 def first_sound(waveform: np.ndarray, sample_rate: int) -> int:
     """Samples of float (T,) up to where its first sound has died away, if another follows; else T."""
-    width = max(1, round(STROKE_FRAME_MS * sample_rate / 1000))
-    count = len(waveform) // width
-    level = np.sqrt((waveform[: count * width].reshape(count, width).astype(np.float64) ** 2).mean(1))
-    lowest = None
-    for frame in range(int(np.argmax(level > DECAYED * level.max(initial=0.0))) if count else 0, count):
-        loudest = level[: frame + 1].max()
-        if lowest is not None and level[frame] > max(RISE * level[lowest], DECAYED * loudest):
+    power, width = levels.frame_power(waveform, sample_rate, STROKE_FRAME_MS)
+    level = np.sqrt(power)
+    loud = np.flatnonzero(level > DECAYED * level.max(initial=0.0))
+    over, lowest = DECAYED * np.maximum.accumulate(level), None
+    for frame in range(loud[0] if len(loud) else len(level), len(level)):
+        if lowest is not None and level[frame] > max(RISE * level[lowest], over[frame]):
             return (lowest + 1) * width
-        if level[frame] <= DECAYED * loudest and (lowest is None or level[frame] < level[lowest]):
+        if level[frame] <= over[frame] and (lowest is None or level[frame] < level[lowest]):
             lowest = frame
     return len(waveform)
 
