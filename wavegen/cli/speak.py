@@ -193,7 +193,7 @@ def synth(
         usual, origin = spec.sampling, None
         row: dict[str, Any] = {}
         if near is not None:
-            origin, row = files.near_clip(near, spec, 0.3 if spread is None else spread)
+            origin, row = files.near_clip(near, spec, spread)
         synthesizer = load_synthesizer(model, engine, precision, threads=threads)
         said = split_labels(label, synthesizer.labels) or row.get("label")
         request = Request(said, row.get("speaker") if speaker is None else speaker, seconds, seed,

@@ -210,13 +210,13 @@ def clip_name(plans: Sequence[Plan], clip: int, ending: str = ".wav") -> str:
     return "_".join([*safe, *seed, f"{clip:05d}"]) + ending
 
 
-def near_clip(path: Path, spec: ModelFolder, spread: float = 0.3) -> tuple[Near, dict[str, Any]]:
+def near_clip(path: Path, spec: ModelFolder, spread: float | None = None) -> tuple[Near, dict[str, Any]]:
     """Where to draw from for more clips like one that `write_clips` has written, and its row in the manifest.
 
     Args:
         path: of the clip, its manifest beside it.
         spec: of the model that is to draw, which must be the one that drew the clip.
-        spread: how far from it, in [0, 1].
+        spread: how far from it, in [0, 1]; None is that of a `Near`.
 
     Raises:
         BadInputError: no manifest beside the clip names it.
@@ -234,7 +234,8 @@ def near_clip(path: Path, spec: ModelFolder, spread: float = 0.3) -> tuple[Near,
                           f'"{spec.name}"; only the model that drew it knows what lies near it')
     if isinstance(row.get("label"), list):
         raise ConfigError(f"{path} says several labels, and has latents for each; name a clip of one label")
-    return replace(_near(row, spec), spread=spread), row
+    near = _near(row, spec)
+    return (near if spread is None else replace(near, spread=spread)), row
 
 
 def _near(row: Mapping[str, Any], spec: ModelFolder) -> Near:
