@@ -64,7 +64,7 @@ def test_the_spec_computes_what_espnet_computes():
 @pytest.mark.filterwarnings("ignore")
 def test_the_real_text2speech_speaks_through_it(vocoder_for, tmp_path):
     inference = pytest.importorskip("espnet2.bin.tts_inference", reason="needs espnet: pip install espnet")
-    yaml = pytest.importorskip("yaml")
+    yaml = pytest.importorskip("yaml", reason="needs PyYAML, which espnet brings")
     task = pytest.importorskip("espnet2.tasks.tts").TTSTask
     np.savez(tmp_path / "feats_stats.npz", count=100, sum=np.full(80, -300.0), sum_square=np.full(80, 950.0))
     sizes = {"embed_dim": 8, "elayers": 1, "eunits": 8, "econv_layers": 1, "econv_chans": 8, "adim": 8,

@@ -103,7 +103,7 @@ def test_the_row_of_the_readme_comes_from_the_findings():
 
 
 def test_without_librosa_the_mel_has_the_same_bands():
-    librosa = pytest.importorskip("librosa")
+    librosa = pytest.importorskip("librosa", reason="librosa is not installed")
     voices = load_script("kernels/benchmarks/gpu_voices.py")
     for options in ({"sr": 16000, "n_fft": 1024, "n_mels": 80, "fmin": 80.0, "fmax": 7600.0, "htk": False,
                      "norm": "slaney"},
