@@ -109,7 +109,7 @@ def most_parts(sizes: Sizes) -> int:
 
 
 def _in_flight(sizes: Sizes, plan: Plan, itemsize: int) -> int:
-    """Bytes of shared memory the layer loop or the output loop needs, about; too few only lead to `_more_modest`.
+    """Bytes of shared memory the layer loop or the output loop needs, about; too few only lead to `more_modest`.
 
     As the compiler lays it out: warp-group products read weights, and inputs that come from memory,
     where copies put them, so two of each are held; smaller tiles take them to registers first.
